@@ -1,0 +1,3 @@
+//! Oarlock.
+
+pub mod wire;

@@ -1,0 +1,96 @@
+//! What happened in a run, for people and tools. Events inform; no decision is taken from one.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Role, RunId, TaskId, Usage, WIRE_VERSION};
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Wire version.
+    pub v: u32,
+    /// The run.
+    pub run: RunId,
+    /// What happened.
+    pub kind: EventKind,
+    /// The task, when it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskId>,
+    /// Its role.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// Its attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    /// One line for a person.
+    pub text: String,
+    /// What it cost, when it ended something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+}
+
+/// The kinds of event; the last token of the event's subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// An orchestrator holds the run now.
+    Claimed,
+    /// A plan is stored.
+    Planned,
+    /// A task was put on its queue.
+    Dispatched,
+    /// A worker began a task.
+    Started,
+    /// A task is done.
+    Completed,
+    /// A check found faults.
+    Rejected,
+    /// A task failed.
+    Failed,
+    /// The run has its result.
+    Finished,
+}
+
+impl EventKind {
+    /// The kind as a subject token.
+    pub fn name(self) -> &'static str {
+        match self {
+            EventKind::Claimed => "claimed",
+            EventKind::Planned => "planned",
+            EventKind::Dispatched => "dispatched",
+            EventKind::Started => "started",
+            EventKind::Completed => "completed",
+            EventKind::Rejected => "rejected",
+            EventKind::Failed => "failed",
+            EventKind::Finished => "finished",
+        }
+    }
+}
+
+impl Event {
+    /// An event about the whole run.
+    pub fn of_run(run: &RunId, kind: EventKind, text: impl Into<String>) -> Self {
+        let run = run.clone();
+        Self {
+            v: WIRE_VERSION,
+            run,
+            kind,
+            task: None,
+            role: None,
+            attempt: None,
+            text: text.into(),
+            usage: None,
+        }
+    }
+
+    /// An event about one attempt of a task.
+    pub fn of_task(run: &RunId, task: &TaskId, role: Role, attempt: u32, kind: EventKind, text: &str) -> Self {
+        let about = Self::of_run(run, kind, text);
+        Self {
+            task: Some(task.clone()),
+            role: Some(role),
+            attempt: Some(attempt),
+            ..about
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What a user asks for.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Artifact, WIRE_VERSION, limits};
+
+/// A goal as it is kept: its words, and the files that came with it, by hash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Goal {
+    /// Wire version.
+    pub v: u32,
+    /// The user's words, unchanged; at most [`limits::GOAL_BYTES_MAX`] bytes.
+    pub text: String,
+    /// Attached files, stored before the goal.
+    #[serde(default)]
+    pub attachments: Vec<Artifact>,
+}
+
+/// A goal as it comes to a door in JSON. Plain text is the same as `{"goal": text}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GoalRequest {
+    /// The user's words.
+    pub goal: String,
+    /// Files to work on.
+    #[serde(default)]
+    pub attachments: Vec<Attachment>,
+}
+
+/// One attached file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// Relative path, `/` between folders.
+    pub path: String,
+    /// Its content.
+    pub body: AttachmentBody,
+}
+
+/// A file's content: small text inside the request, anything else by hash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum AttachmentBody {
+    /// UTF-8 text.
+    Text {
+        /// The text.
+        text: String,
+    },
+    /// A blob that the caller has stored already, under the run id of its key.
+    Stored {
+        /// The stored file.
+        artifact: Artifact,
+    },
+}
+
+/// Why a request is no goal.
+#[derive(Debug, thiserror::Error)]
+pub enum GoalError {
+    /// Nothing but white space.
+    #[error("the goal is empty; say in plain words what should be made")]
+    Empty,
+    /// Too long.
+    #[error("the goal has {0} bytes, more than goal_bytes_max {max}; attach long text as a file", max = limits::GOAL_BYTES_MAX)]
+    TooLong(usize),
+    /// Not text.
+    #[error("the goal is not UTF-8 text (first bad byte at {0})")]
+    NotUtf8(usize),
+    /// Starts with `{` but is not the JSON that is expected.
+    #[error("the request starts with '{{' but is not a goal in JSON ({0}); send plain text or {{\"goal\": \"…\"}}")]
+    BadJson(String),
+    /// Too many attachments.
+    #[error("the goal has {0} attachments, more than attachments_max {max}", max = limits::ATTACHMENTS_MAX)]
+    TooManyAttachments(usize),
+}
+
+impl GoalRequest {
+    /// Reads what came to a door: JSON when it starts with `{`, plain text otherwise. `payload` may be anything.
+    pub fn parse(payload: &[u8]) -> Result<Self, GoalError> {
+        let text = std::str::from_utf8(payload).map_err(|error| GoalError::NotUtf8(error.valid_up_to()))?;
+        let request = if text.trim_start().starts_with('{') {
+            serde_json::from_str(text).map_err(|error| GoalError::BadJson(error.to_string()))?
+        } else {
+            Self {
+                goal: text.to_owned(),
+                attachments: Vec::new(),
+            }
+        };
+        request.checked()
+    }
+
+    fn checked(self) -> Result<Self, GoalError> {
+        if self.goal.trim().is_empty() {
+            return Err(GoalError::Empty);
+        }
+        if self.goal.len() > limits::GOAL_BYTES_MAX {
+            return Err(GoalError::TooLong(self.goal.len()));
+        }
+        if self.attachments.len() > limits::ATTACHMENTS_MAX {
+            return Err(GoalError::TooManyAttachments(self.attachments.len()));
+        }
+        Ok(self)
+    }
+}
+
+impl Goal {
+    /// A goal with these words and stored files.
+    pub fn new(text: String, attachments: Vec<Artifact>) -> Self {
+        Self {
+            v: WIRE_VERSION,
+            text,
+            attachments,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_and_json_are_goals_and_everything_else_says_why() {
+        assert_eq!(GoalRequest::parse(b"make it").unwrap().goal, "make it");
+        assert_eq!(GoalRequest::parse(br#" {"goal":"make it"}"#).unwrap().goal, "make it");
+        let long = vec![b'x'; limits::GOAL_BYTES_MAX + 1];
+        for (payload, says) in [
+            (&b" \n"[..], "empty"),
+            (br#"{"goal":""}"#, "empty"),
+            (br#"{"goal":7}"#, "expected a string"),
+            (b"{oops", "plain text or"),
+            (b"\xff\xfe", "UTF-8"),
+            (&long, "goal_bytes_max"),
+        ] {
+            let error = GoalRequest::parse(payload).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Every bound of the wire, by name, with its unit last. A bound that is hit is named in the error.
+
+/// Characters of a run or task id.
+pub const ID_CHARS_MAX: usize = 32;
+/// Bytes of a goal's text.
+pub const GOAL_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of an idempotency key (header `Oarlock-Key`).
+pub const KEY_BYTES_MAX: usize = 256;
+/// Files attached to a goal.
+pub const ATTACHMENTS_MAX: usize = 64;
+/// Bytes of one file, attached or produced.
+pub const FILE_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of all files of one task or goal.
+pub const FILES_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Files that one reply may name.
+pub const FILES_MAX: usize = 128;
+/// Characters of a file's path.
+pub const PATH_CHARS_MAX: usize = 200;
+/// Folders in a file's path.
+pub const PATH_DEPTH_MAX: usize = 16;
+/// Bytes of one part of a blob.
+pub const BLOB_PART_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of a task's goal, context and evidence together that travel inside the task; the rest goes by reference.
+pub const INLINE_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of a reply's content.
+pub const REPLY_CONTENT_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of any payload that the fleet publishes; the server's own limit is 1 MiB.
+pub const PAYLOAD_BYTES_MAX: usize = 768 * 1024;
+/// Tasks of a plan.
+pub const PLAN_TASKS_MAX: usize = 200;
+/// Bytes of a task's description.
+pub const DESCRIPTION_BYTES_MAX: usize = 16 * 1024;
+/// New attempts that a failed check may cause, per coder task, unless configured.
+pub const REWORK_MAX: u32 = 3;
+/// Bytes of one shared-state value.
+pub const STATE_VALUE_BYTES_MAX: usize = 64 * 1024;
+/// Keys of one shared-state update.
+pub const STATE_KEYS_MAX: usize = 100;
+/// Bytes of an error text that goes to a caller.
+pub const ERROR_BYTES_MAX: usize = 4 * 1024;
+
+/// Exchanges that a run of `tasks` planned tasks may have: every task and the planner's and synthesizer's, each with
+/// all its rework, asked and answered; never under 20, so that a small plan can still recover.
+pub fn exchanges_max(tasks: usize, rework_max: u32) -> usize {
+    (2 * (tasks + 2) * (1 + rework_max as usize)).max(20)
+}
+
+/// `text` cut to at most `bytes_max` bytes at a character's edge, with a mark where something was cut.
+pub fn cut(text: &str, bytes_max: usize) -> String {
+    if text.len() <= bytes_max {
+        return text.to_owned();
+    }
+    let keep = text.floor_char_boundary(bytes_max);
+    format!("{}… ({} bytes more)", &text[..keep], text.len() - keep)
+}

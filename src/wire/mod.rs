@@ -1,0 +1,45 @@
+//! Floor 0: what is said on the wire, and nothing that does anything.
+//!
+//! Every type that two processes exchange or that a store keeps is here, with its version, its limits and its
+//! subject, so that a worker in another language needs this room and `docs/protocol.md` alone. Policy: types are
+//! tagged, unknown fields are tolerated, unknown versions are refused, and each type has a golden file in
+//! `tests/golden/`, so that a change of the wire is a change of a file that a reviewer sees.
+
+mod event;
+mod failure;
+mod goal;
+mod id;
+pub mod limits;
+mod message;
+pub mod plan;
+mod report;
+mod role;
+mod run;
+pub mod subject;
+mod task;
+mod usage;
+
+pub use event::{Event, EventKind};
+pub use failure::{Failure, FailureKind, Retry};
+pub use goal::{Attachment, AttachmentBody, Goal, GoalError, GoalRequest};
+pub use id::{BadId, ContentHash, RunId, TaskId};
+pub use message::{Message, MessageType, Metadata, Party};
+pub use plan::{Plan, PlanTask};
+pub use report::{Finding, Outcome, Report, Review, TestFailure, TestReport, Verdict};
+pub use role::{Role, UnknownRole};
+pub use run::{Owner, RunRecord, RunStatus, RunSummary, RunView, TaskStatus, TaskView};
+pub use subject::Root;
+pub use task::{Artifact, Ask, Content, ContextItem, Reply, Task};
+pub use usage::Usage;
+
+/// The version that every wire type of this build carries in its field `v`.
+pub const WIRE_VERSION: u32 = 1;
+
+/// The version that a payload claims, or `None` when it is no JSON object with a number `v`.
+pub fn version_of(payload: &[u8]) -> Option<u32> {
+    #[derive(serde::Deserialize)]
+    struct Versioned {
+        v: u32,
+    }
+    serde_json::from_slice::<Versioned>(payload).ok().map(|seen| seen.v)
+}

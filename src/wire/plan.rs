@@ -1,0 +1,330 @@
+//! A plan: tasks, who does them, and what each needs first. Checked here, by one rule for everybody who reads one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Role, TaskId, WIRE_VERSION, limits};
+
+/// A checked plan; its tasks stand in an order in which each comes after all that it depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Wire version.
+    pub v: u32,
+    /// The tasks.
+    pub tasks: Vec<PlanTask>,
+}
+
+/// One task of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanTask {
+    /// `t1` to `tn`.
+    pub id: TaskId,
+    /// What to do.
+    pub description: String,
+    /// Who does it.
+    pub role: Role,
+    /// The tasks whose results it needs.
+    #[serde(default)]
+    pub depends_on: Vec<TaskId>,
+}
+
+/// A plan as a model writes it: any ids, roles as words or missing.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Proposal {
+    /// The tasks.
+    pub tasks: Vec<ProposedTask>,
+}
+
+/// One task of a proposal.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct ProposedTask {
+    /// Any text, unique in the proposal.
+    pub id: String,
+    /// What to do.
+    pub description: String,
+    /// A role's name; without one the description's words choose.
+    #[serde(default)]
+    pub role: Option<String>,
+    /// Ids of other tasks.
+    #[serde(default)]
+    pub depends_on: Vec<String>,
+}
+
+impl Proposal {
+    /// The plan that this proposes, with ids `t1` to `tn` in the proposal's order; or everything that is wrong with it,
+    /// one sentence each, in words that a model can mend it by.
+    pub fn check(&self) -> Result<Plan, Vec<String>> {
+        let mut faults = self.size_faults();
+        let mut ids = BTreeMap::new();
+        for (index, task) in self.tasks.iter().enumerate() {
+            if ids.insert(task.id.as_str(), TaskId::planned(index + 1)).is_some() {
+                faults.push(format!("the id {:?} is used twice", shown(&task.id)));
+            }
+        }
+        let tasks: Vec<PlanTask> = self
+            .tasks
+            .iter()
+            .filter_map(|task| task.check(&ids, &mut faults))
+            .collect();
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let plan = Plan { v: WIRE_VERSION, tasks };
+        // The cycle is told in the proposal's own ids, which are the ones that its author can mend.
+        plan.in_order().map(Plan::renumbered).map_err(|cycle| {
+            let name = |id: &TaskId| self.tasks[plan.position(id)].id.clone();
+            let names: Vec<String> = cycle.iter().map(name).collect();
+            vec![format!(
+                "the tasks depend on each other in a cycle: {}",
+                names.join(" → ")
+            )]
+        })
+    }
+
+    fn size_faults(&self) -> Vec<String> {
+        let count = self.tasks.len();
+        if count == 0 {
+            return vec!["the plan has no tasks".into()];
+        }
+        if count > limits::PLAN_TASKS_MAX {
+            return vec![format!(
+                "the plan has {count} tasks, more than plan_tasks_max {}",
+                limits::PLAN_TASKS_MAX
+            )];
+        }
+        Vec::new()
+    }
+}
+
+impl ProposedTask {
+    fn check(&self, ids: &BTreeMap<&str, TaskId>, faults: &mut Vec<String>) -> Option<PlanTask> {
+        let before = faults.len();
+        let name = shown(&self.id);
+        if self.description.trim().is_empty() {
+            faults.push(format!("task {name:?} has no description"));
+        }
+        if self.description.len() > limits::DESCRIPTION_BYTES_MAX {
+            let (bytes, max) = (self.description.len(), limits::DESCRIPTION_BYTES_MAX);
+            faults.push(format!(
+                "the description of task {name:?} has {bytes} bytes, more than description_bytes_max {max}"
+            ));
+        }
+        let role = match self.role.as_deref().map(str::trim) {
+            None | Some("") => Some(Role::for_words(&self.description)),
+            Some(word) => word
+                .to_lowercase()
+                .parse()
+                .map_err(|error| faults.push(format!("task {name:?}: {error}")))
+                .ok(),
+        };
+        if role.is_some_and(|role| !role.plannable()) {
+            faults.push(format!(
+                "task {name:?} is given to the orchestrator, who takes no tasks of a plan"
+            ));
+        }
+        let mut depends_on = BTreeSet::new();
+        for id in &self.depends_on {
+            match ids.get(id.as_str()) {
+                _ if *id == self.id => faults.push(format!("task {name:?} depends on itself")),
+                Some(known) => drop(depends_on.insert(known.clone())),
+                None => faults.push(format!(
+                    "task {name:?} depends on {:?}, which is no task of the plan",
+                    shown(id)
+                )),
+            }
+        }
+        let (Some(role), true) = (role, faults.len() == before) else {
+            return None;
+        };
+        let id = ids.get(self.id.as_str())?.clone();
+        Some(PlanTask {
+            id,
+            description: self.description.trim().to_owned(),
+            role,
+            depends_on: depends_on.into_iter().collect(),
+        })
+    }
+}
+
+impl Plan {
+    /// Checks a plan that came over the wire, by the same rule as a proposal.
+    pub fn recheck(&self) -> Result<Plan, Vec<String>> {
+        let tasks = self.tasks.iter().map(|task| ProposedTask {
+            id: task.id.to_string(),
+            description: task.description.clone(),
+            role: Some(task.role.to_string()),
+            depends_on: task.depends_on.iter().map(TaskId::to_string).collect(),
+        });
+        Proposal { tasks: tasks.collect() }.check()
+    }
+
+    /// The task with this id.
+    pub fn task(&self, id: &TaskId) -> Option<&PlanTask> {
+        self.tasks.iter().find(|task| task.id == *id)
+    }
+
+    /// The tasks that `id` needs, directly or through others, in the plan's order.
+    pub fn ancestors(&self, id: &TaskId) -> Vec<&PlanTask> {
+        let mut wanted: BTreeSet<&TaskId> = self
+            .task(id)
+            .map(|task| task.depends_on.iter().collect())
+            .unwrap_or_default();
+        for task in self.tasks.iter().rev() {
+            if wanted.contains(&task.id) {
+                wanted.extend(&task.depends_on);
+            }
+        }
+        self.tasks.iter().filter(|task| wanted.contains(&task.id)).collect()
+    }
+
+    /// The same plan with its tasks called `t1` to `tn` as they stand.
+    fn renumbered(self) -> Plan {
+        let names: BTreeMap<TaskId, TaskId> = self
+            .tasks
+            .iter()
+            .enumerate()
+            .map(|(index, task)| (task.id.clone(), TaskId::planned(index + 1)))
+            .collect();
+        let rename = |id: &TaskId| names.get(id).unwrap_or(id).clone();
+        let tasks = self.tasks.into_iter().map(|task| PlanTask {
+            id: rename(&task.id),
+            depends_on: task.depends_on.iter().map(rename).collect(),
+            ..task
+        });
+        Plan {
+            v: self.v,
+            tasks: tasks.collect(),
+        }
+    }
+
+    fn position(&self, id: &TaskId) -> usize {
+        self.tasks.iter().position(|task| task.id == *id).unwrap_or_default()
+    }
+
+    /// The same plan with each task after all that it depends on, or a cycle, its first task repeated at the end.
+    fn in_order(&self) -> Result<Plan, Vec<TaskId>> {
+        let mut done: BTreeSet<&TaskId> = BTreeSet::new();
+        let mut tasks = Vec::with_capacity(self.tasks.len());
+        let mut waiting: Vec<&PlanTask> = self.tasks.iter().collect();
+        while !waiting.is_empty() {
+            let (ready, rest): (Vec<_>, Vec<_>) = waiting
+                .into_iter()
+                .partition(|task| task.depends_on.iter().all(|id| done.contains(id)));
+            if ready.is_empty() {
+                return Err(cycle(&rest));
+            }
+            done.extend(ready.iter().map(|task| &task.id));
+            tasks.extend(ready.into_iter().cloned());
+            waiting = rest;
+        }
+        Ok(Plan { v: self.v, tasks })
+    }
+}
+
+/// A cycle among tasks of which each depends on another of them.
+fn cycle(waiting: &[&PlanTask]) -> Vec<TaskId> {
+    let mut path = vec![&waiting[0].id];
+    loop {
+        let last = path[path.len() - 1];
+        let next = waiting.iter().find(|task| task.id == *last).and_then(|task| {
+            task.depends_on
+                .iter()
+                .find(|id| waiting.iter().any(|other| other.id == **id))
+        });
+        let Some(next) = next else {
+            return path.into_iter().cloned().collect();
+        };
+        let seen = path.iter().position(|id| *id == next);
+        path.push(next);
+        if let Some(start) = seen {
+            return path[start..].iter().map(|id| (*id).clone()).collect();
+        }
+    }
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proposal(tasks: &[(&str, &str, Option<&str>, &[&str])]) -> Proposal {
+        let tasks = tasks.iter().map(|(id, description, role, depends_on)| ProposedTask {
+            id: (*id).into(),
+            description: (*description).into(),
+            role: role.map(Into::into),
+            depends_on: depends_on.iter().map(|id| (*id).to_owned()).collect(),
+        });
+        Proposal { tasks: tasks.collect() }
+    }
+
+    #[test]
+    fn ids_are_mapped_roles_chosen_and_tasks_put_in_order() {
+        let plan = proposal(&[
+            ("test it", "run it", Some("QA"), &["code it"]),
+            ("code it", "implement fibonacci", None, &[]),
+        ]);
+        let plan = plan.check().unwrap();
+        let seen: Vec<_> = plan
+            .tasks
+            .iter()
+            .map(|task| (task.id.as_str(), task.role, task.depends_on.len()))
+            .collect();
+        assert_eq!(seen, [("t1", Role::Coder, 0), ("t2", Role::Qa, 1)]);
+        assert_eq!(plan.recheck().unwrap(), plan);
+    }
+
+    #[test]
+    fn what_is_no_plan_is_refused_with_the_reason() {
+        let many: Vec<_> = (0..=limits::PLAN_TASKS_MAX)
+            .map(|n| (n.to_string(), "write it".to_owned()))
+            .collect();
+        let many: Vec<_> = many
+            .iter()
+            .map(|(id, text)| (id.as_str(), text.as_str(), None, &[][..]))
+            .collect();
+        let long = "x".repeat(limits::DESCRIPTION_BYTES_MAX + 1);
+        for (bad, says) in [
+            (proposal(&[]), "no tasks"),
+            (proposal(&many), "plan_tasks_max"),
+            (
+                proposal(&[
+                    ("a", "x", None, &["b"]),
+                    ("b", "y", None, &["c"]),
+                    ("c", "z", None, &["b"]),
+                ]),
+                "b → c → b",
+            ),
+            (proposal(&[("a", "x", None, &["a"])]), "depends on itself"),
+            (proposal(&[("a", "x", None, &["z"])]), "\"z\", which is no task"),
+            (proposal(&[("a", "x", None, &[]), ("a", "y", None, &[])]), "used twice"),
+            (proposal(&[("a", "x", Some("tester"), &[])]), "unknown role"),
+            (proposal(&[("a", "x", Some("orchestrator"), &[])]), "takes no tasks"),
+            (proposal(&[("a", " ", None, &[])]), "no description"),
+            (proposal(&[("a", &long, None, &[])]), "description_bytes_max"),
+        ] {
+            let faults = bad.check().unwrap_err().join("; ");
+            assert!(faults.contains(says), "{says}: {faults}");
+        }
+    }
+
+    #[test]
+    fn ancestors_are_all_that_came_before() {
+        let plan = proposal(&[
+            ("a", "x", None, &[]),
+            ("b", "x", None, &["a"]),
+            ("c", "x", None, &[]),
+            ("d", "x", None, &["b"]),
+        ]);
+        let plan = plan.check().unwrap();
+        let ids: Vec<_> = plan
+            .ancestors(&TaskId::planned(4))
+            .iter()
+            .map(|task| task.id.as_str())
+            .collect();
+        assert_eq!(ids, ["t1", "t3"]);
+    }
+}
