@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Artifact, WIRE_VERSION, limits};
+use super::{Artifact, FilePath, WIRE_VERSION, limits};
 
 /// A goal as it is kept: its words, and the files that came with it, by hash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,8 +29,8 @@ pub struct GoalRequest {
 /// One attached file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
-    /// Relative path, `/` between folders.
-    pub path: String,
+    /// Its name in the workspace.
+    pub path: FilePath,
     /// Its content.
     pub body: AttachmentBody,
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ContentHash, Failure, Outcome, Report, Role, RunId, TaskId, Usage, WIRE_VERSION, limits};
+use super::{ContentHash, Failure, FilePath, Outcome, Report, Role, RunId, TaskId, Usage, WIRE_VERSION, limits};
 
 /// One unit of work for one role: everything its worker needs, inline or by reference.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,8 +68,8 @@ pub enum Content {
 /// A file that a role produced or a user attached; its parts are in the blob stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Artifact {
-    /// Relative path, `/` between folders; checked before anything is written.
-    pub path: String,
+    /// Its name in the workspace.
+    pub path: FilePath,
     /// Hash of the whole content.
     pub sha256: ContentHash,
     /// Bytes of the whole content.

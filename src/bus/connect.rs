@@ -1,0 +1,217 @@
+//! One connection per process, checked before anything is built on it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_nats::{ConnectErrorKind, ConnectOptions, Event, jetstream};
+use tokio::sync::watch;
+
+use super::BusError;
+use crate::wire::Root;
+
+/// Longest pause between two attempts to reconnect.
+const RECONNECT_DELAY_MS_MAX: u64 = 1_000;
+/// How long one attempt to connect may take.
+const CONNECT_WAIT_S_MAX: u64 = 5;
+/// The oldest server that has all the stream features that the fleet uses.
+const OLDEST_SERVER: (i64, i64, &str) = (2, 14, "2.14");
+
+/// Where the server is and who we are to it.
+#[derive(Clone, Debug, Default)]
+pub struct Server {
+    /// Addresses, separated by commas: `nats://host:4222,nats://other:4222`.
+    pub urls: String,
+    /// How to log in.
+    pub credentials: Credentials,
+    /// Private inbox prefix, where permissions demand one.
+    pub inbox_prefix: Option<String>,
+}
+
+/// How to log in; all empty for a server without authorization.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    /// User name.
+    pub user: Option<String>,
+    /// Its password.
+    pub password: Option<String>,
+    /// Token.
+    pub token: Option<String>,
+    /// Path of a credentials file.
+    pub creds: Option<PathBuf>,
+    /// Path of a file with an nkey seed.
+    pub nkey: Option<PathBuf>,
+    /// Path of a certificate authority's certificate.
+    pub ca: Option<PathBuf>,
+    /// Paths of our own certificate and its key.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Credentials(…)")
+    }
+}
+
+/// A connected client of one fleet. Cheap to clone.
+#[derive(Clone)]
+pub struct Bus {
+    /// Core NATS.
+    pub client: async_nats::Client,
+    /// JetStream.
+    pub js: jetstream::Context,
+    /// The root of all names.
+    pub root: Root,
+    connects: watch::Receiver<u64>,
+}
+
+impl Bus {
+    /// Connects as `name`, once; the client then reconnects by itself for ever, with at most
+    /// [`RECONNECT_DELAY_MS_MAX`] between two tries.
+    ///
+    /// # Errors
+    /// When nobody answers, we are refused, or the server is too old or without JetStream.
+    pub async fn connect(server: &Server, root: &Root, name: &str) -> Result<Self, BusError> {
+        let (counter, connects) = watch::channel(0_u64);
+        let options = options(server)?
+            .name(name)
+            .connection_timeout(Duration::from_secs(CONNECT_WAIT_S_MAX))
+            .reconnect_delay_callback(|tries| {
+                Duration::from_millis(RECONNECT_DELAY_MS_MAX.min(50 * tries.min(20) as u64))
+            })
+            .event_callback(move |event| {
+                if matches!(event, Event::Connected) {
+                    counter.send_modify(|count| *count += 1);
+                }
+                async move { log(&event) }
+            });
+        let urls: Vec<String> = server.urls.split(',').map(|url| url.trim().to_owned()).collect();
+        let client = options.connect(urls).await.map_err(|error| {
+            let servers = without_secrets(&server.urls);
+            match error.kind() {
+                ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => BusError::Denied {
+                    servers,
+                    source: error.into(),
+                },
+                _ => BusError::Connect {
+                    servers,
+                    source: error.into(),
+                },
+            }
+        })?;
+        check(&client, &server.urls)?;
+        Ok(Self {
+            js: jetstream::new(client.clone()),
+            client,
+            root: root.clone(),
+            connects,
+        })
+    }
+
+    /// Changes each time that the connection is made anew; what was sent live meanwhile is missed.
+    pub fn reconnects(&self) -> watch::Receiver<u64> {
+        self.connects.clone()
+    }
+}
+
+fn options(server: &Server) -> Result<ConnectOptions, BusError> {
+    let Credentials {
+        user,
+        password,
+        token,
+        creds,
+        nkey,
+        ca,
+        certificate,
+    } = &server.credentials;
+    let mut options = ConnectOptions::new();
+    if let Some(path) = creds {
+        let text = read_secret(path)?;
+        options = options.credentials(&text).map_err(|source| unusable(path, source))?;
+    }
+    if let Some(path) = nkey {
+        options = options.nkey(read_secret(path)?.trim().to_owned());
+    }
+    if let (Some(user), Some(password)) = (user, password) {
+        options = options.user_and_password(user.clone(), password.clone());
+    }
+    if let Some(token) = token {
+        options = options.token(token.clone());
+    }
+    if let Some(path) = ca {
+        options = options.add_root_certificates(path.clone()).require_tls(true);
+    }
+    if let Some((certificate, key)) = certificate {
+        options = options
+            .add_client_certificate(certificate.clone(), key.clone())
+            .require_tls(true);
+    }
+    if let Some(prefix) = &server.inbox_prefix {
+        options = options.custom_inbox_prefix(prefix);
+    }
+    Ok(options)
+}
+
+fn read_secret(path: &std::path::Path) -> Result<String, BusError> {
+    std::fs::read_to_string(path).map_err(|source| unusable(path, source))
+}
+
+fn unusable(path: &std::path::Path, source: std::io::Error) -> BusError {
+    BusError::Credentials {
+        what: path.display().to_string(),
+        source: source.into(),
+    }
+}
+
+fn check(client: &async_nats::Client, urls: &str) -> Result<(), BusError> {
+    let info = client.server_info();
+    let servers = without_secrets(urls);
+    let (major, minor, needed) = OLDEST_SERVER;
+    if !client.is_server_compatible(major, minor, 0) {
+        return Err(BusError::TooOld {
+            servers,
+            version: info.version,
+            needed,
+        });
+    }
+    if !info.jetstream {
+        return Err(BusError::NoJetStream { servers });
+    }
+    Ok(())
+}
+
+/// The addresses without the user information that a URL may carry.
+fn without_secrets(urls: &str) -> String {
+    let clean = |url: &str| match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if at > scheme => format!("{}{}", &url[..scheme + 3], &url[at + 1..]),
+        _ => url.rsplit('@').next().unwrap_or_default().to_owned(),
+    };
+    urls.split(',')
+        .map(|url| clean(url.trim()))
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+fn log(event: &Event) {
+    match event {
+        Event::Connected | Event::Draining | Event::Closed => tracing::debug!("nats: {event}"),
+        // A denied request gets no answer at all, only this event; so it must be seen.
+        _ => tracing::warn!("nats: {event}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_secrets;
+
+    #[test]
+    fn no_password_is_ever_shown() {
+        for (url, shown) in [
+            ("nats://u:p@host:4222", "nats://host:4222"),
+            ("nats://token@a:1, nats://b:2", "nats://a:1,nats://b:2"),
+            ("u:p@host", "host"),
+            ("host:4222", "host:4222"),
+        ] {
+            assert_eq!(without_secrets(url), shown);
+        }
+    }
+}

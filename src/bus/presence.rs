@@ -1,0 +1,47 @@
+//! Who serves which role, and how much waits, as the server sees it.
+
+use super::{Bus, BusError};
+use crate::wire::Role;
+
+use super::streams::TASKS_BYTES_MAX;
+
+/// One role's queue and workers.
+#[derive(Clone, Debug)]
+pub struct RolePresence {
+    /// The role.
+    pub role: Role,
+    /// Worker slots that wait for a task right now.
+    pub idle: usize,
+    /// Tasks that workers have.
+    pub running: usize,
+    /// Tasks in the queue that nobody has.
+    pub waiting: u64,
+}
+
+/// The presence of a role; `None` while its consumer is not declared.
+pub async fn presence(bus: &Bus, role: Role) -> Result<Option<RolePresence>, BusError> {
+    let Some(consumer) = bus.consumer(role).await? else {
+        return Ok(None);
+    };
+    let info = consumer.cached_info();
+    Ok(Some(RolePresence {
+        role,
+        idle: info.num_waiting,
+        running: info.num_ack_pending,
+        waiting: info.num_pending,
+    }))
+}
+
+impl Bus {
+    /// True when the work queue holds more than half of its bytes: the rest is kept for the runs that began.
+    pub async fn queue_is_half_full(&self) -> Result<bool, BusError> {
+        let name = self.root.tasks_stream();
+        let failed = |source: super::error::Source| BusError::Declare {
+            what: format!("stream {name}"),
+            source,
+        };
+        let stream = self.js.get_stream(&name).await.map_err(|error| failed(error.into()))?;
+        let max = u64::try_from(stream.cached_info().config.max_bytes).unwrap_or(TASKS_BYTES_MAX.unsigned_abs());
+        Ok(stream.cached_info().state.bytes > max / 2)
+    }
+}

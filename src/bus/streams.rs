@@ -1,0 +1,172 @@
+//! Every stream, bucket and consumer of a fleet, declared in one place.
+//!
+//! All are get-or-create: a second fleet member finds them, and only a migration changes one that exists. Nothing of
+//! a live run expires: no stream but the events has an age. Discard *new* everywhere, so that a full store refuses
+//! loudly; with the server's default a full work queue evicted acknowledged tasks.
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType};
+
+use super::{Bus, BusError, error::Source};
+use crate::wire::Role;
+
+/// Bytes of the work queue; doors refuse above half of it.
+pub(super) const TASKS_BYTES_MAX: i64 = 512 * 1024 * 1024;
+/// Bytes of the events.
+const EVENTS_BYTES_MAX: i64 = 256 * 1024 * 1024;
+/// How long events are kept.
+const EVENTS_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Unacknowledged messages of one role; the server's default of 1,000 would cap a large fleet.
+const ACK_PENDING_MAX: i64 = 10_000;
+/// Bytes of one stored message, headers included.
+const MESSAGE_BYTES_MAX: i32 = 1024 * 1024;
+
+/// What an operator may choose about the streams.
+#[derive(Clone, Debug)]
+pub struct StreamSettings {
+    /// Copies of each stream: 1, or 3 on a cluster.
+    pub replicas: usize,
+    /// How long a worker may be silent before its task goes to another.
+    pub ack_wait: Duration,
+}
+
+impl Default for StreamSettings {
+    fn default() -> Self {
+        Self {
+            replicas: 1,
+            ack_wait: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Bus {
+    /// Creates what is missing of the fleet's streams, buckets and consumers.
+    ///
+    /// # Errors
+    /// [`BusError::Declare`] that names the first one that could not be had.
+    pub async fn declare(&self, settings: &StreamSettings) -> Result<(), BusError> {
+        for config in self.configs() {
+            let what = format!("stream {}", config.name);
+            let config = Config {
+                num_replicas: settings.replicas,
+                ..config
+            };
+            let made = self.js.get_or_create_stream(config).await;
+            made.map_err(|source| BusError::Declare {
+                what,
+                source: source.into(),
+            })?;
+        }
+        for role in Role::ALL {
+            self.declare_consumer(role, settings).await?;
+        }
+        Ok(())
+    }
+
+    /// The consumer of a role, or `None` while nobody has declared it.
+    pub async fn consumer(&self, role: Role) -> Result<Option<PullConsumer>, BusError> {
+        use async_nats::jetstream::context::ConsumerInfoErrorKind::{NotFound, StreamNotFound};
+        let what = || format!("consumer {role} of {}", self.root.tasks_stream());
+        let declared = |source: Source| BusError::Declare { what: what(), source };
+        let stream = self
+            .js
+            .get_stream_no_info(self.root.tasks_stream())
+            .await
+            .map_err(|e| declared(e.into()))?;
+        match stream.consumer_info(role.name()).await {
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), NotFound | StreamNotFound) => return Ok(None),
+            Err(error) => return Err(declared(error.into())),
+        }
+        stream.get_consumer(role.name()).await.map(Some).map_err(declared)
+    }
+
+    async fn declare_consumer(&self, role: Role, settings: &StreamSettings) -> Result<(), BusError> {
+        let config = pull::Config {
+            durable_name: Some(role.name().into()),
+            description: Some(format!("tasks of role {role}")),
+            filter_subject: self.root.tasks_of(role),
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: settings.ack_wait,
+            // Never given up by the server: a message over max_deliver would stay in the queue for ever. Workers
+            // count deliveries themselves.
+            max_deliver: -1,
+            max_ack_pending: ACK_PENDING_MAX,
+            num_replicas: settings.replicas,
+            ..Default::default()
+        };
+        let what = || format!("consumer {role} of {}", self.root.tasks_stream());
+        let declared = |source: Source| BusError::Declare { what: what(), source };
+        let stream = self
+            .js
+            .get_stream_no_info(self.root.tasks_stream())
+            .await
+            .map_err(|e| declared(e.into()))?;
+        // Creating over an existing consumer would overwrite its settings, so look first.
+        stream
+            .get_or_create_consumer(role.name(), config)
+            .await
+            .map(drop)
+            .map_err(|e| declared(e.into()))
+    }
+
+    fn configs(&self) -> [Config; 7] {
+        let root = &self.root;
+        let base = |name: String, subject: String| Config {
+            name,
+            subjects: vec![subject],
+            storage: StorageType::File,
+            discard: DiscardPolicy::New,
+            allow_direct: true,
+            max_message_size: MESSAGE_BYTES_MAX,
+            ..Default::default()
+        };
+        let once = |config: Config| Config {
+            max_messages_per_subject: 1,
+            discard_new_per_subject: true,
+            ..config
+        };
+        let tasks = Config {
+            retention: RetentionPolicy::WorkQueue,
+            max_bytes: TASKS_BYTES_MAX,
+            ..once(base(root.tasks_stream(), root.all_tasks()))
+        };
+        let republish = Republish {
+            source: root.all_results(),
+            destination: root.all_stored(),
+            headers_only: false,
+        };
+        let results = Config {
+            republish: Some(republish),
+            ..once(base(root.results_stream(), root.all_results()))
+        };
+        let blobs = once(base(root.blobs_stream(), root.all_blobs()));
+        let events = Config {
+            discard: DiscardPolicy::Old,
+            max_age: EVENTS_AGE,
+            max_bytes: EVENTS_BYTES_MAX,
+            ..base(root.events_stream(), root.all_events())
+        };
+        // Buckets as the key-value layer lays them out, but without rollups: one roll-up header could empty a bucket.
+        let bucket = |name: String| Config {
+            max_messages_per_subject: 1,
+            deny_delete: true,
+            ..base(format!("KV_{name}"), format!("$KV.{name}.>"))
+        };
+        let state = Config {
+            allow_atomic_publish: true,
+            ..bucket(root.state_bucket())
+        };
+        [
+            tasks,
+            results,
+            blobs,
+            events,
+            bucket(root.runs_bucket()),
+            state,
+            bucket(root.history_bucket()),
+        ]
+    }
+}

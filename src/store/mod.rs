@@ -1,0 +1,110 @@
+//! Floor 2: what is kept, by kind: runs, the requests sent, the replies, the files, the shared state.
+//!
+//! Facts are written once and never changed: a goal, a plan revision, a request, a reply, a blob. Two things change, both
+//! by compare-and-set: a run's record, with the run's owner as its only writer, and shared state.
+
+mod artifacts;
+mod results;
+mod runs;
+mod state;
+
+use crate::bus::{Bus, BusError};
+use crate::wire::{FilePath, Root};
+
+pub use artifacts::{Artifacts, FileSet};
+pub use results::{Results, Stored};
+pub use runs::{Accepted, HistoryEntry, Recorded, Runs};
+pub use state::{SharedState, StateEntry};
+
+/// Something that the store could not do.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The server could not be asked, or refused.
+    #[error("failed to use the store")]
+    Bus(#[from] BusError),
+    /// What is kept is not what this version reads.
+    #[error("{what} cannot be read: it is no {kind} of version {version}; is an older Oarlock at work here?", version = crate::wire::WIRE_VERSION)]
+    Unreadable {
+        /// The key or subject.
+        what: String,
+        /// What was expected.
+        kind: &'static str,
+    },
+    /// A file's parts are missing or do not match its hash.
+    #[error("file {path} is damaged or missing in the store: {why}")]
+    Damaged {
+        /// The file.
+        path: FilePath,
+        /// What was found.
+        why: String,
+    },
+    /// A bound was hit.
+    #[error("{what} is over {bound} {max}")]
+    TooLarge {
+        /// What.
+        what: String,
+        /// The bound's name.
+        bound: &'static str,
+        /// Its value.
+        max: usize,
+    },
+    /// A name that cannot be a key.
+    #[error(
+        "{name:?} is no name of shared state; use letters, digits, '-', '_', '/', '=' and '.', at most 128 of them"
+    )]
+    BadName {
+        /// The name.
+        name: String,
+    },
+    /// Too many others wrote the same keys.
+    #[error("shared state {names} changed under each of {tries} tries; try again, or use a key of your own")]
+    Contended {
+        /// The keys.
+        names: String,
+        /// Tries made.
+        tries: u32,
+    },
+}
+
+/// All of a fleet's stores. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    /// Runs and the requests sent.
+    pub runs: Runs,
+    /// Replies.
+    pub results: Results,
+    /// Files.
+    pub artifacts: Artifacts,
+    /// Shared state.
+    pub state: SharedState,
+}
+
+impl Store {
+    /// The stores of the fleet that `bus` is connected to.
+    pub fn new(bus: &Bus) -> Self {
+        Self {
+            runs: Runs::new(bus),
+            results: Results::new(bus),
+            artifacts: Artifacts::new(bus),
+            state: SharedState::new(bus),
+        }
+    }
+
+    /// The root of all names.
+    pub fn root(&self) -> &Root {
+        self.results.root()
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(payload: &[u8], what: &str, kind: &'static str) -> Result<T, StoreError> {
+    let current = crate::wire::version_of(payload) == Some(crate::wire::WIRE_VERSION);
+    let value = current.then(|| serde_json::from_slice(payload).ok()).flatten();
+    value.ok_or_else(|| StoreError::Unreadable {
+        what: what.to_owned(),
+        kind,
+    })
+}
+
+fn json(value: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}

@@ -1,0 +1,115 @@
+//! Replies: one per task and attempt, and the first writer wins, whoever it is.
+
+use super::{StoreError, read};
+use crate::bus::{Bus, BusError, Kept, Outgoing};
+use crate::wire::subject::TaskSubject;
+use crate::wire::{Failure, FailureKind, Outcome, Reply, Root, RunId};
+
+/// The stream of replies.
+#[derive(Clone)]
+pub struct Results {
+    bus: Bus,
+    stream: String,
+}
+
+/// What is on the result subject after a reply was published.
+#[derive(Clone, Debug)]
+pub enum Stored {
+    /// Our reply, at this sequence.
+    Ours(u64),
+    /// Somebody else's, or our own from an earlier try.
+    Theirs(Box<Reply>),
+}
+
+impl Results {
+    pub(super) fn new(bus: &Bus) -> Self {
+        Self {
+            bus: bus.clone(),
+            stream: bus.root.results_stream(),
+        }
+    }
+
+    pub(super) fn root(&self) -> &Root {
+        &self.bus.root
+    }
+
+    /// The reply to one attempt of a task.
+    pub async fn get(&self, to: &TaskSubject) -> Result<Option<Reply>, StoreError> {
+        let kept = self.bus.last(&self.stream, &self.bus.root.result(to)).await?;
+        Ok(kept.map(|kept| parse(to, &kept.payload)))
+    }
+
+    /// The text of the reply on a result subject, as a task's context refers to it.
+    pub async fn text(&self, subject: &str) -> Result<Option<String>, StoreError> {
+        let Some(to) = self.bus.root.parse(subject) else {
+            return Ok(None);
+        };
+        Ok(self.get(&to).await?.map(|reply| reply.text().to_owned()))
+    }
+
+    /// All replies of a run, with the time that the server stored them.
+    pub async fn of_run(&self, run: &RunId) -> Result<Vec<(TaskSubject, Reply)>, StoreError> {
+        let kept = self.bus.scan(&self.stream, &self.bus.root.results_of(run)).await?;
+        Ok(kept
+            .into_iter()
+            .filter_map(|kept: Kept| self.read(&kept.subject, &kept.payload))
+            .collect())
+    }
+
+    /// Reads a reply that came live on a stored subject; `None` when the subject is none.
+    pub fn read(&self, subject: &str, payload: &[u8]) -> Option<(TaskSubject, Reply)> {
+        let to = self.bus.root.parse(subject)?;
+        let reply = parse(&to, payload);
+        Some((to, reply))
+    }
+
+    /// Publishes a reply until it is stored or another one is found in its place.
+    ///
+    /// # Errors
+    /// When the server gave no verdict for longer than a publish may take.
+    pub async fn publish(&self, reply: &Reply) -> Result<Stored, StoreError> {
+        let (task, run) = (reply.task.clone(), reply.run.clone());
+        let to = TaskSubject {
+            role: reply.role,
+            run,
+            task,
+            attempt: reply.attempt,
+        };
+        let subject = self.bus.root.result(&to);
+        let message = Outgoing::new(self.stream.clone(), subject.clone(), reply.to_payload()).expecting(0);
+        match self.bus.store(message).await {
+            Ok(sequence) => Ok(Stored::Ours(sequence)),
+            Err(BusError::Taken { .. }) => {
+                let kept = self.bus.last_from_leader(&self.stream, &subject).await?;
+                let gone = || StoreError::Unreadable {
+                    what: subject.clone(),
+                    kind: "reply",
+                };
+                Ok(Stored::Theirs(Box::new(parse(&to, &kept.ok_or_else(gone)?.payload))))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// A stored reply is a fact even when it is garbage: then it is a failure that says so.
+fn parse(to: &TaskSubject, payload: &[u8]) -> Reply {
+    let fits = |reply: &Reply| {
+        (reply.role, &reply.run, &reply.task, reply.attempt) == (to.role, &to.run, &to.task, to.attempt)
+    };
+    let known: Result<Reply, _> = read(payload, "reply", "reply");
+    known.ok().filter(fits).unwrap_or_else(|| {
+        let message = format!(
+            "the worker of {} stored something that is no reply to task {}",
+            to.role, to.task
+        );
+        let failure = Failure::again(FailureKind::Internal, message);
+        Reply::new(
+            to.role,
+            to.run.clone(),
+            to.task.clone(),
+            to.attempt,
+            Outcome::Failed { failure },
+        )
+    })
+}

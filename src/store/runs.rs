@@ -1,0 +1,186 @@
+//! Runs: `<run>` is the record, `<run>.goal` and `<run>.plan.<revision>` are written once. And the requests that a run
+//! sent, in the history bucket as `<run>.<task>.<attempt>`, by create, so that a takeover cannot write one twice.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::{StoreError, json, read};
+use crate::bus::{Bucket, Bus, BusError, Entry, Outgoing};
+use crate::wire::{Goal, Message, Plan, RunId, RunRecord, RunSummary, TaskId};
+
+/// Runs and their history.
+#[derive(Clone)]
+pub struct Runs {
+    runs: Bucket,
+    history: Bucket,
+}
+
+/// A record and the revision that its next writer must name.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// The record.
+    pub record: RunRecord,
+    /// Its revision.
+    pub revision: u64,
+}
+
+/// What became of a submitted goal.
+#[derive(Debug)]
+pub enum Accepted {
+    /// A new run.
+    New,
+    /// The same goal was submitted under the same key before.
+    Known(Recorded),
+    /// Another goal has this key.
+    Conflict,
+}
+
+/// One request that was sent.
+#[derive(Clone, Debug)]
+pub struct HistoryEntry {
+    /// The request.
+    pub message: Message,
+    /// Its revision, which orders the history.
+    pub revision: u64,
+    /// When the server stored it, in nanoseconds since 1970: the time that the task's limit counts from.
+    pub at: i64,
+}
+
+impl Runs {
+    pub(super) fn new(bus: &Bus) -> Self {
+        Self {
+            runs: Bucket::new(bus, bus.root.runs_bucket()),
+            history: Bucket::new(bus, bus.root.history_bucket()),
+        }
+    }
+
+    /// Keeps a goal and its new record. Idempotent: a door that died between the two is completed by the next try.
+    pub async fn accept(&self, run: &RunId, goal: &Goal) -> Result<Accepted, StoreError> {
+        match self.runs.update(&format!("{run}.goal"), json(goal), 0).await {
+            Ok(_) => {}
+            Err(BusError::Taken { .. }) if self.goal(run).await?.as_ref() == Some(goal) => {}
+            Err(BusError::Taken { .. }) => return Ok(Accepted::Conflict),
+            Err(error) => return Err(error.into()),
+        }
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
+        let record = RunRecord::submitted(i64::try_from(now).unwrap_or(i64::MAX));
+        match self.runs.update(run.as_str(), json(&record), 0).await {
+            Ok(_) => Ok(Accepted::New),
+            Err(BusError::Taken { .. }) => {
+                let known = self.record(run).await?;
+                let gone = || StoreError::Unreadable {
+                    what: run.to_string(),
+                    kind: "run record",
+                };
+                Ok(Accepted::Known(known.ok_or_else(gone)?))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The goal of a run.
+    pub async fn goal(&self, run: &RunId) -> Result<Option<Goal>, StoreError> {
+        self.get(&format!("{run}.goal"), "goal").await
+    }
+
+    /// A revision of a run's plan.
+    pub async fn plan(&self, run: &RunId, revision: u32) -> Result<Option<Plan>, StoreError> {
+        self.get(&format!("{run}.plan.{revision}"), "plan").await
+    }
+
+    /// Keeps a revision of a plan, and returns what is kept: ours, or the one that was first.
+    pub async fn keep_plan(&self, run: &RunId, revision: u32, plan: &Plan) -> Result<Plan, StoreError> {
+        match self.runs.update(&format!("{run}.plan.{revision}"), json(plan), 0).await {
+            Ok(_) => Ok(plan.clone()),
+            Err(BusError::Taken { .. }) => Ok(self.plan(run, revision).await?.unwrap_or_else(|| plan.clone())),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The record, from the leader, because decisions hang on it.
+    pub async fn record(&self, run: &RunId) -> Result<Option<Recorded>, StoreError> {
+        let Some(entry) = self.runs.get_from_leader(run.as_str()).await? else {
+            return Ok(None);
+        };
+        Ok(Some(Recorded {
+            record: read(&entry.value, &entry.key, "run record")?,
+            revision: entry.revision,
+        }))
+    }
+
+    /// Writes the record over `revision`; `None` when somebody else wrote it meanwhile.
+    pub async fn write(&self, run: &RunId, record: &RunRecord, revision: u64) -> Result<Option<u64>, StoreError> {
+        match self.runs.update(run.as_str(), json(record), revision).await {
+            Ok(revision) => Ok(Some(revision)),
+            Err(BusError::Taken { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// All runs that are kept, the newest first.
+    pub async fn list(&self) -> Result<Vec<RunSummary>, StoreError> {
+        let summary = |entry: Entry| {
+            let run = entry.key.parse().ok()?;
+            let record: RunRecord = read(&entry.value, &entry.key, "run record").ok()?;
+            Some(RunSummary {
+                run,
+                status: record.status,
+                submitted_at: record.submitted_at,
+            })
+        };
+        let mut runs: Vec<_> = self
+            .runs
+            .scan_filter("*")
+            .await?
+            .into_iter()
+            .filter_map(summary)
+            .collect();
+        runs.sort_by_key(|run| std::cmp::Reverse(run.submitted_at));
+        Ok(runs)
+    }
+
+    /// The message that writes a request into the history, once.
+    pub fn history_message(&self, message: &Message) -> Outgoing {
+        let about = &message.metadata;
+        self.history.update_message(
+            &format!("{}.{}.{}", about.run, about.task, about.attempt),
+            json(message),
+            0,
+        )
+    }
+
+    /// The requests that a run sent, in their order. Entries that this version cannot read are an error, because the
+    /// bounds of the run hang on them.
+    pub async fn history(&self, run: &RunId) -> Result<Vec<HistoryEntry>, StoreError> {
+        let entries = self.history.scan(run.as_str()).await?;
+        entries.into_iter().map(history_entry).collect()
+    }
+
+    /// One request of a run.
+    pub async fn request(&self, run: &RunId, task: &TaskId, attempt: u32) -> Result<Option<HistoryEntry>, StoreError> {
+        let entry = self.history.get(&format!("{run}.{task}.{attempt}")).await?;
+        entry.map(history_entry).transpose()
+    }
+
+    async fn get<T: serde::de::DeserializeOwned>(
+        &self,
+        key: &str,
+        kind: &'static str,
+    ) -> Result<Option<T>, StoreError> {
+        let Some(entry) = self.runs.get(key).await? else {
+            return Ok(None);
+        };
+        read(&entry.value, key, kind).map(Some)
+    }
+}
+
+fn history_entry(entry: Entry) -> Result<HistoryEntry, StoreError> {
+    let message = read(&entry.value, &entry.key, "message")?;
+    Ok(HistoryEntry {
+        message,
+        revision: entry.revision,
+        at: entry.at,
+    })
+}

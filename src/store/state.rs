@@ -1,0 +1,241 @@
+//! Shared state: small JSON values that every machine sees, `<run>.<name>` in the state bucket.
+//!
+//! An update reads its keys, computes, and writes all of them in one atomic batch, each on the condition that it is what
+//! was read; on a conflict it starts again. So concurrent writers lose nothing, and several keys change together or not
+//! at all.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use serde_json::Value;
+
+use super::StoreError;
+use crate::bus::{Bucket, Bus, BusError};
+use crate::wire::{RunId, limits};
+
+/// Tries of one update before it gives up.
+const UPDATE_TRIES_MAX: u32 = 1_000;
+/// Longest random pause between two tries.
+const UPDATE_DELAY_MS_MAX: u64 = 50;
+/// Characters of a name.
+const NAME_CHARS_MAX: usize = 128;
+/// The server's codes for "wrong last sequence", alone and inside a batch.
+const CONFLICTS: [u64; 3] = [10071, 10164, 10176];
+
+/// The shared state of all runs.
+#[derive(Clone)]
+pub struct SharedState {
+    bus: Bus,
+    bucket: Bucket,
+}
+
+/// A value and its revision.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StateEntry {
+    /// The value.
+    pub value: Value,
+    /// Its revision; a later one is greater.
+    pub revision: u64,
+}
+
+impl SharedState {
+    pub(super) fn new(bus: &Bus) -> Self {
+        Self {
+            bus: bus.clone(),
+            bucket: Bucket::new(bus, bus.root.state_bucket()),
+        }
+    }
+
+    /// The value of `name`, from the leader.
+    pub async fn get(&self, run: &RunId, name: &str) -> Result<Option<StateEntry>, StoreError> {
+        let key = key(run, name)?;
+        let Some(entry) = self.bucket.get_from_leader(&key).await? else {
+            return Ok(None);
+        };
+        parse(&key, &entry.value).map(|value| {
+            Some(StateEntry {
+                value,
+                revision: entry.revision,
+            })
+        })
+    }
+
+    /// All names and values of a run.
+    pub async fn all(&self, run: &RunId) -> Result<BTreeMap<String, StateEntry>, StoreError> {
+        let mut found = BTreeMap::new();
+        for entry in self.bucket.scan(run.as_str()).await? {
+            let name = entry.key[run.as_str().len() + 1..].to_owned();
+            let value = parse(&entry.key, &entry.value)?;
+            found.insert(
+                name,
+                StateEntry {
+                    value,
+                    revision: entry.revision,
+                },
+            );
+        }
+        Ok(found)
+    }
+
+    /// Sets one value, whatever was there.
+    pub async fn set(&self, run: &RunId, name: &str, value: Value) -> Result<(), StoreError> {
+        self.update(run, &[name], |values| {
+            drop(values.insert(name.to_owned(), value.clone()))
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Changes several values together: `change` gets the values of `names` that exist, and what it leaves under these
+    /// names is written at once, or it is called again with newer values. Returns what was written.
+    ///
+    /// # Errors
+    /// [`StoreError::Contended`] after [`UPDATE_TRIES_MAX`] conflicts; names and sizes are checked first.
+    pub async fn update(
+        &self,
+        run: &RunId,
+        names: &[&str],
+        mut change: impl FnMut(&mut BTreeMap<String, Value>),
+    ) -> Result<BTreeMap<String, Value>, StoreError> {
+        if names.len() > limits::STATE_KEYS_MAX {
+            let what = format!("an update of {} keys", names.len());
+            return Err(StoreError::TooLarge {
+                what,
+                bound: "state_keys_max",
+                max: limits::STATE_KEYS_MAX,
+            });
+        }
+        for _ in 0..UPDATE_TRIES_MAX {
+            let mut values = BTreeMap::new();
+            let mut revisions = BTreeMap::new();
+            for name in names {
+                let subject_key = key(run, name)?;
+                let entry = self.bucket.get_from_leader(&subject_key).await?;
+                revisions.insert(*name, entry.as_ref().map_or(0, |entry| entry.revision));
+                if let Some(entry) = entry {
+                    values.insert((*name).to_owned(), parse(&subject_key, &entry.value)?);
+                }
+            }
+            change(&mut values);
+            values.retain(|name, _| revisions.contains_key(name.as_str()));
+            if self.write(run, &values, &revisions).await? {
+                return Ok(values);
+            }
+            let pause = rand::random_range(0..=UPDATE_DELAY_MS_MAX);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
+        Err(StoreError::Contended {
+            names: names.join(", "),
+            tries: UPDATE_TRIES_MAX,
+        })
+    }
+
+    /// True when everything was written, false on a conflict.
+    async fn write(
+        &self,
+        run: &RunId,
+        values: &BTreeMap<String, Value>,
+        revisions: &BTreeMap<&str, u64>,
+    ) -> Result<bool, StoreError> {
+        let mut writes = Vec::with_capacity(values.len());
+        for (name, value) in values {
+            let text = value.to_string();
+            if text.len() > limits::STATE_VALUE_BYTES_MAX {
+                let what = format!("the value of {name} ({} bytes)", text.len());
+                return Err(StoreError::TooLarge {
+                    what,
+                    bound: "state_value_bytes_max",
+                    max: limits::STATE_VALUE_BYTES_MAX,
+                });
+            }
+            let revision = revisions.get(name.as_str()).copied().unwrap_or_default();
+            writes.push((key(run, name)?, text, revision));
+        }
+        match writes.len() {
+            0 => Ok(true),
+            1 => {
+                let (key, text, revision) = writes.remove(0);
+                match self.bucket.update(&key, text, revision).await {
+                    Ok(_) => Ok(true),
+                    Err(BusError::Taken { .. }) => Ok(false),
+                    Err(error) => Err(error.into()),
+                }
+            }
+            _ => self.write_batch(writes).await,
+        }
+    }
+
+    /// An atomic batch (ADR-50): all messages carry the batch's id and their number; the last commits.
+    async fn write_batch(&self, writes: Vec<(String, String, u64)>) -> Result<bool, StoreError> {
+        let batch = format!("{:032x}", rand::random::<u128>());
+        let last = writes.len();
+        for (index, (key, text, revision)) in writes.into_iter().enumerate() {
+            let mut headers = HeaderMap::new();
+            headers.insert("Nats-Batch-Id", batch.as_str());
+            headers.insert("Nats-Batch-Sequence", (index + 1).to_string());
+            headers.insert("Nats-Expected-Last-Subject-Sequence", revision.to_string());
+            let subject = self.bucket.subject(&key);
+            let failed = |source| BusError::Core {
+                what: format!("write shared state {key}"),
+                source,
+            };
+            let number = index + 1;
+            if number != 1 && number != last {
+                let sent = self
+                    .bus
+                    .client
+                    .publish_with_headers(subject, headers, text.into())
+                    .await;
+                sent.map_err(|error| failed(error.into()))?;
+                continue;
+            }
+            if number == last {
+                headers.insert("Nats-Batch-Commit", "1");
+            }
+            let answer = self
+                .bus
+                .client
+                .request_with_headers(subject, headers, text.into())
+                .await;
+            let answer = answer.map_err(|error| failed(error.into()))?;
+            if let Some(error) = batch_error(&answer.payload) {
+                return if CONFLICTS.contains(&error.0) {
+                    Ok(false)
+                } else {
+                    Err(failed(error.1.into()).into())
+                };
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Code and text of the error in a publish acknowledgement, if it is one. The first message of a batch is answered with
+/// an empty body.
+fn batch_error(payload: &[u8]) -> Option<(u64, String)> {
+    let answer: Value = serde_json::from_slice(payload).ok()?;
+    let error = answer.get("error")?;
+    Some((
+        error.get("err_code")?.as_u64()?,
+        error.get("description")?.as_str()?.to_owned(),
+    ))
+}
+
+fn parse(key: &str, payload: &[u8]) -> Result<Value, StoreError> {
+    serde_json::from_slice(payload).map_err(|_| StoreError::Unreadable {
+        what: key.to_owned(),
+        kind: "JSON value",
+    })
+}
+
+fn key(run: &RunId, name: &str) -> Result<String, StoreError> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "-_/=.".contains(c);
+    let tokens = name.split('.').all(|token| !token.is_empty());
+    if name.len() > NAME_CHARS_MAX || !tokens || !name.chars().all(legal) {
+        return Err(StoreError::BadName {
+            name: name.chars().take(NAME_CHARS_MAX).collect(),
+        });
+    }
+    Ok(format!("{run}.{name}"))
+}

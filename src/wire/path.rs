@@ -1,0 +1,163 @@
+//! Names of files, which come from models and strangers: one newtype, so that no unchecked name reaches a disk.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::limits;
+
+/// A relative path inside a workspace: `/` between names, nothing that leads out of it or means a device anywhere.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct FilePath(String);
+
+/// Why a name was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the file name {name:?} is refused: {why}")]
+pub struct BadPath {
+    name: String,
+    why: &'static str,
+}
+
+/// Names that mean devices on some system, whatever their extension.
+const DEVICES: [&str; 8] = ["con", "prn", "aux", "nul", "clock$", "conin$", "conout$", "config$"];
+
+impl FilePath {
+    /// The path, with `/` between names.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The last name.
+    pub fn file_name(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// True for files that pytest collects tests from.
+    pub fn is_test(&self) -> bool {
+        let name = self.file_name();
+        name.ends_with(".py") && (name.starts_with("test_") || name.ends_with("_test.py"))
+    }
+
+    /// True for Python source.
+    pub fn is_python(&self) -> bool {
+        self.0.ends_with(".py")
+    }
+}
+
+fn fault(text: &str) -> Option<&'static str> {
+    if text.is_empty() || text.chars().count() > limits::PATH_CHARS_MAX {
+        return Some("it must have 1 to path_chars_max 200 characters");
+    }
+    if text.starts_with('/') {
+        return Some("it must be relative");
+    }
+    if text.contains(['\\', ':', '<', '>', '"', '|', '?', '*']) || text.chars().any(char::is_control) {
+        return Some("it holds a character that means something else on some system");
+    }
+    let names: Vec<&str> = text.split('/').collect();
+    if names.len() > limits::PATH_DEPTH_MAX {
+        return Some("it has more folders than path_depth_max 16");
+    }
+    names.into_iter().find_map(name_fault)
+}
+
+fn name_fault(name: &str) -> Option<&'static str> {
+    let stem = name.split('.').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let numbered = |prefix: &str| stem.strip_prefix(prefix).is_some_and(|rest| rest.chars().count() == 1);
+    match name {
+        "" => Some("it has an empty name between two slashes"),
+        "." | ".." => Some("it must not hold . or .."),
+        ".git" => Some("it must not reach into .git"),
+        _ if name.starts_with(['~', '-', ' ']) => Some("no name may begin with ~, - or a space"),
+        _ if name.ends_with(['.', ' ']) => Some("no name may end with a dot or a space"),
+        _ if DEVICES.contains(&stem.as_str()) || numbered("com") || numbered("lpt") => Some("it names a device"),
+        _ => None,
+    }
+}
+
+impl FromStr for FilePath {
+    type Err = BadPath;
+    fn from_str(text: &str) -> Result<Self, BadPath> {
+        match fault(text) {
+            None => Ok(Self(text.to_owned())),
+            Some(why) => Err(BadPath {
+                name: text.chars().take(limits::PATH_CHARS_MAX).collect(),
+                why,
+            }),
+        }
+    }
+}
+
+impl TryFrom<String> for FilePath {
+    type Error = BadPath;
+    fn try_from(text: String) -> Result<Self, BadPath> {
+        text.parse()
+    }
+}
+
+impl From<FilePath> for String {
+    fn from(path: FilePath) -> String {
+        path.0
+    }
+}
+
+impl fmt::Display for FilePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_names_pass() {
+        for good in [
+            "fib.py",
+            "src/todo/app.py",
+            ".gitignore",
+            "a b/ü.txt",
+            "tests/test_x.py",
+            "communal.py",
+        ] {
+            assert_eq!(good.parse::<FilePath>().unwrap().as_str(), good);
+        }
+    }
+
+    #[test]
+    fn whatever_leads_out_is_refused() {
+        let deep = "a/".repeat(limits::PATH_DEPTH_MAX) + "b";
+        let long = "x".repeat(limits::PATH_CHARS_MAX + 1);
+        for bad in [
+            "",
+            "/etc/passwd",
+            "../x",
+            "a/../b",
+            "a//b",
+            "./a",
+            "a/.",
+            "C:\\x",
+            "a\\b",
+            "c:x",
+            "NUL",
+            "nul.txt",
+            "com1.py",
+            "LPT9",
+            "a\0b",
+            "a\nb",
+            ".git/hooks/pre-commit",
+            "a/.git/x",
+            "~/.ssh/id",
+            "-rf",
+            "x.",
+            "x ",
+            &deep,
+            &long,
+        ] {
+            assert!(bad.parse::<FilePath>().is_err(), "{bad:?} was taken");
+        }
+    }
+}

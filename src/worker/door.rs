@@ -1,0 +1,224 @@
+//! The door of a role: one task by request-reply, and the wait for a stored reply that all doors share.
+//!
+//! The order is what makes it safe: subscribe, enqueue, read, wait. A reply that comes between any two of these is seen.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+
+use crate::bus::{Answer, Bus, BusError, Door, DoorRequest, Outgoing};
+use crate::store::{Store, StoreError};
+use crate::wire::subject::{HEADER_FIRST, HEADER_KEY, HEADER_RUN, HEADER_STATUS, TaskSubject};
+use crate::wire::{
+    Ask, Content, ContextItem, FailureKind, Outcome, Reply, Role, RunId, Task, TaskId, WIRE_VERSION, limits,
+};
+
+/// How often a waiting door reads the store, in case the live copy was missed.
+const READ_AGAIN_S: u64 = 5;
+/// How much longer than a task's limit a door waits, for the queue and the way.
+const DOOR_SLACK_S: u64 = 60;
+
+/// How a wait for a reply ended without one.
+#[derive(Debug, thiserror::Error)]
+pub enum DoorWait {
+    /// The store could not be used.
+    #[error("failed to use the store")]
+    Store(#[from] StoreError),
+    /// Nothing came in time.
+    #[error("no reply from {role} within {waited_s} s; the task is stored and goes on")]
+    Late {
+        /// Whose reply.
+        role: Role,
+        /// Seconds waited.
+        waited_s: u64,
+    },
+}
+
+impl From<BusError> for DoorWait {
+    fn from(error: BusError) -> Self {
+        DoorWait::Store(error.into())
+    }
+}
+
+/// Enqueues by `enqueue` and waits at most `wait` for the reply on `to`.
+///
+/// # Errors
+/// [`DoorWait::Late`] when there is none in time: the task is not lost by that.
+pub async fn wait_for_reply(
+    bus: &Bus,
+    store: &Store,
+    to: &TaskSubject,
+    enqueue: impl Future<Output = Result<(), DoorWait>>,
+    wait: Duration,
+) -> Result<Reply, DoorWait> {
+    let subscribed = bus.client.subscribe(bus.root.stored(to)).await;
+    let mut live = subscribed.map_err(|error| BusError::Core {
+        what: "subscribe to a reply".into(),
+        source: error.into(),
+    })?;
+    enqueue.await?;
+    let waiting = async {
+        loop {
+            if let Some(reply) = store.results.get(to).await? {
+                return Ok(reply);
+            }
+            let next = tokio::time::timeout(Duration::from_secs(READ_AGAIN_S), live.next()).await;
+            if let Ok(Some(message)) = next
+                && let Some((_, reply)) = store.results.read(&message.subject, &message.payload)
+            {
+                return Ok(reply);
+            }
+        }
+    };
+    let late = DoorWait::Late {
+        role: to.role,
+        waited_s: wait.as_secs(),
+    };
+    tokio::time::timeout(wait, waiting).await.unwrap_or(Err(late))
+}
+
+/// The door `<root>.ask.<role>`: plain text or JSON in, the role's reply out in the same form. `limit` is how long the
+/// task may take.
+pub fn ask_door(bus: &Bus, store: &Store, role: Role, limit: Duration) -> Door {
+    let (bus, store) = (bus.clone(), store.clone());
+    let subject = bus.root.ask_door(role);
+    let handler = move |request: DoorRequest| -> futures::future::BoxFuture<'static, Answer> {
+        let (bus, store) = (bus.clone(), store.clone());
+        Box::pin(async move { answer(&bus, &store, role, limit, &request).await })
+    };
+    Door {
+        name: "ask".into(),
+        subject,
+        handler: Arc::new(handler),
+    }
+}
+
+async fn answer(bus: &Bus, store: &Store, role: Role, limit: Duration, request: &DoorRequest) -> Answer {
+    let ask = match Ask::parse(&request.payload) {
+        Ok(ask) => ask,
+        Err(why) => return Answer::error(400, &why),
+    };
+    let run = match request_key(request) {
+        Ok(key) => key.map_or_else(RunId::random, |key| RunId::from_key(&format!("ask.{role}"), &key)),
+        Err(why) => return Answer::error(400, &why),
+    };
+    let task = task_of(role, run, ask, limit);
+    let to = TaskSubject {
+        role,
+        run: task.run.clone(),
+        task: task.id.clone(),
+        attempt: task.attempt,
+    };
+    let enqueue = async {
+        if bus.queue_is_half_full().await? {
+            let source = "it is over half of its bytes".into();
+            return Err(BusError::Full {
+                stream: bus.root.tasks_stream(),
+                subject: bus.root.task(&to),
+                source,
+            }
+            .into());
+        }
+        let payload = serde_json::to_vec(&task).unwrap_or_default();
+        let first = request.headers.get(HEADER_KEY).is_none();
+        let message = Outgoing::new(bus.root.tasks_stream(), bus.root.task(&to), payload);
+        let message = if first {
+            message.header(HEADER_FIRST, "1")
+        } else {
+            message
+        };
+        match bus.store(message).await {
+            // Taken: the same key was asked before and waits in the queue.
+            Ok(_) | Err(BusError::Taken { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    };
+    match wait_for_reply(bus, store, &to, enqueue, limit + Duration::from_secs(DOOR_SLACK_S)).await {
+        Ok(reply) => reply_answer(&reply, is_json(&request.payload)),
+        Err(error) => error_answer(error).header(HEADER_RUN, to.run.as_str()),
+    }
+}
+
+fn task_of(role: Role, run: RunId, ask: Ask, limit: Duration) -> Task {
+    let item = |text| ContextItem {
+        task: TaskId::ask(),
+        role: Role::Orchestrator,
+        attempt: 1,
+        content: Content::inline(text),
+    };
+    Task {
+        v: WIRE_VERSION,
+        run,
+        id: TaskId::ask(),
+        attempt: 1,
+        role,
+        goal: Content::inline(ask.description.clone()),
+        description: ask.description,
+        context: ask.context.into_iter().map(item).collect(),
+        evidence: Vec::new(),
+        files: Vec::new(),
+        limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+/// The caller's idempotency key.
+///
+/// # Errors
+/// When it is longer than `key_bytes_max`.
+pub fn request_key(request: &DoorRequest) -> Result<Option<String>, String> {
+    let key = request.headers.get(HEADER_KEY).map(ToString::to_string);
+    match key {
+        Some(key) if key.len() > limits::KEY_BYTES_MAX || key.is_empty() => Err(format!(
+            "header {HEADER_KEY} must have 1 to key_bytes_max {} bytes",
+            limits::KEY_BYTES_MAX
+        )),
+        key => Ok(key),
+    }
+}
+
+fn is_json(payload: &Bytes) -> bool {
+    payload.trim_ascii_start().starts_with(b"{")
+}
+
+/// A stored reply as a door's answer: its text, or the whole of it as JSON to a caller who spoke JSON.
+pub fn reply_answer(reply: &Reply, json: bool) -> Answer {
+    let (status, code) = match &reply.outcome {
+        Outcome::Completed { .. } => ("completed", None),
+        Outcome::Failed { failure } => ("failed", Some(code_of(failure.kind))),
+        Outcome::Canceled { .. } => ("canceled", Some(409)),
+    };
+    let body = if json {
+        serde_json::to_string(reply).unwrap_or_default()
+    } else {
+        reply.text().to_owned()
+    };
+    let answer = code
+        .map_or_else(|| Answer::ok(""), |code| Answer::error(code, reply.text()))
+        .body(body);
+    answer
+        .header(HEADER_RUN, reply.run.as_str())
+        .header(HEADER_STATUS, status)
+}
+
+fn code_of(kind: FailureKind) -> u16 {
+    match kind {
+        FailureKind::InvalidInput | FailureKind::NoFiles | FailureKind::PathRefused => 400,
+        FailureKind::TooLarge => 413,
+        FailureKind::Timeout => 504,
+        FailureKind::ModelMissing | FailureKind::ModelUnavailable | FailureKind::SandboxUnavailable => 503,
+        _ => 500,
+    }
+}
+
+/// An error of the plane as a door's answer.
+pub fn error_answer(error: DoorWait) -> Answer {
+    let code = match &error {
+        DoorWait::Late { .. } => 504,
+        DoorWait::Store(StoreError::Bus(BusError::Full { .. })) => 503,
+        DoorWait::Store(StoreError::TooLarge { .. }) => 413,
+        DoorWait::Store(_) => 500,
+    };
+    Answer::error(code, &format!("{:#}", anyhow::Error::from(error)))
+}

@@ -1,0 +1,60 @@
+//! Keeps a held message ours, on its own task, so that no slow handler can forget it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::AckKind;
+use async_nats::jetstream::message::Acker;
+use tokio::task::JoinHandle;
+
+/// Beats in one `ack_wait`.
+const BEATS: u32 = 3;
+
+/// A running heartbeat; it ends when this is dropped.
+pub(super) struct Heartbeat {
+    last: Arc<Mutex<Instant>>,
+    ack_wait: Duration,
+    beating: JoinHandle<()>,
+}
+
+impl Heartbeat {
+    /// Tells the server every third of `ack_wait` that the message is being worked on.
+    pub(super) fn start(acker: Arc<Acker>, ack_wait: Duration) -> Self {
+        let last = Arc::new(Mutex::new(Instant::now()));
+        let beating = tokio::spawn(beat(acker, ack_wait, last.clone()));
+        Self {
+            last,
+            ack_wait,
+            beating,
+        }
+    }
+
+    /// False when the server may have given the message to somebody else: after a pause longer than `ack_wait` (a stopped
+    /// process, a lost connection) a word about the message would harm its next holder.
+    pub(super) fn is_ours(&self) -> bool {
+        read(&self.last).elapsed() < self.ack_wait
+    }
+}
+
+impl Drop for Heartbeat {
+    fn drop(&mut self) {
+        self.beating.abort();
+    }
+}
+
+async fn beat(acker: Arc<Acker>, ack_wait: Duration, last: Arc<Mutex<Instant>>) {
+    loop {
+        tokio::time::sleep(ack_wait / BEATS).await;
+        if read(&last).elapsed() >= ack_wait {
+            return;
+        }
+        match acker.ack_with(AckKind::Progress).await {
+            Ok(()) => *last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now(),
+            Err(error) => tracing::debug!("a heartbeat was not sent: {error}"),
+        }
+    }
+}
+
+fn read(last: &Mutex<Instant>) -> Instant {
+    *last.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,199 @@
+//! A role's task, from the queue to its one reply.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+use super::{Delivery, Done, Handler};
+use crate::bus::Bus;
+use crate::store::{Store, Stored};
+use crate::wire::{self, Event, EventKind, Failure, FailureKind, Outcome, Reply, Task};
+
+/// Deliveries after which a task is given up: something about it kills its workers.
+const DELIVERIES_MAX: u64 = 10;
+/// How long a task of a newer version is left to newer workers.
+const NEWER_VERSION_S: u64 = 30;
+/// How often a worker looks whether its task was decided without it.
+const DECIDED_S: u64 = 3;
+/// Rounds of publishing a reply, each as long as a publish may take, before the task is left to a redelivery.
+const PUBLISH_ROUNDS_MAX: u32 = 6;
+
+/// What does a role's tasks.
+#[async_trait]
+pub trait Work: Send + Sync + 'static {
+    /// Does one task; everything that goes wrong is a failed reply. Dropped when the task is stopped, so it must leave
+    /// nothing behind when it is.
+    async fn work(&self, task: &Task) -> Reply;
+}
+
+/// Turns [`Work`] into a handler that answers every task exactly once in the store.
+pub struct TaskHandler {
+    bus: Bus,
+    store: Store,
+    work: Arc<dyn Work>,
+    worker: String,
+}
+
+impl TaskHandler {
+    /// `worker` names this process in its replies.
+    pub fn new(bus: &Bus, store: &Store, work: Arc<dyn Work>, worker: String) -> Self {
+        Self {
+            bus: bus.clone(),
+            store: store.clone(),
+            work,
+            worker,
+        }
+    }
+
+    /// The reply to what was delivered; `None` when somebody else's is stored by now.
+    async fn reply(&self, delivery: &Delivery) -> Option<Reply> {
+        let failed = |failure| Some(failed(delivery, failure));
+        if delivery.delivered > DELIVERIES_MAX {
+            let message = format!(
+                "task {} of {} was given up after deliveries_max {DELIVERIES_MAX} deliveries without a reply; its worker \
+                 seems to die of it",
+                delivery.to.task, delivery.to.role
+            );
+            return failed(Failure::never(FailureKind::Poison, message));
+        }
+        match read(delivery) {
+            Ok(task) => self.perform(task).await,
+            Err(failure) => failed(failure),
+        }
+    }
+
+    /// Works with a limit, in a task of its own so that a panic is an answer too, and stops when the task was decided
+    /// elsewhere (a deadline, a cancel, another worker).
+    async fn perform(&self, task: Task) -> Option<Reply> {
+        self.bus
+            .tell(&Event::of_task(
+                &task.run,
+                &task.id,
+                task.role,
+                task.attempt,
+                EventKind::Started,
+                &self.worker,
+            ))
+            .await;
+        let limit = Duration::from_millis(task.limit_ms);
+        let (work, doing) = (self.work.clone(), task.clone());
+        let mut running = AbortOnDrop(tokio::spawn(async move { work.work(&doing).await }));
+        let outcome = tokio::select! {
+            joined = tokio::time::timeout(limit, &mut running.0) => joined,
+            () = self.decided_elsewhere(&task) => return None,
+        };
+        let failure = match outcome {
+            Ok(Ok(reply)) => return Some(reply),
+            Ok(Err(panic)) => Failure::never(
+                FailureKind::Panic,
+                format!("the worker of {} broke: {panic}", task.role),
+            ),
+            Err(_) => {
+                let message = format!(
+                    "{} did not finish task {} within its limit of {} s",
+                    task.role,
+                    task.id,
+                    limit.as_secs()
+                );
+                Failure::never(FailureKind::Timeout, message)
+            }
+        };
+        Some(task.reply(Outcome::Failed { failure }))
+    }
+
+    async fn decided_elsewhere(&self, task: &Task) {
+        let to = subject_of(task);
+        loop {
+            tokio::time::sleep(Duration::from_secs(DECIDED_S)).await;
+            match self.store.results.get(&to).await {
+                Ok(Some(_)) => return,
+                Ok(None) => {}
+                Err(error) => tracing::debug!("could not look for a result: {error}"),
+            }
+        }
+    }
+
+    async fn publish(&self, reply: &Reply) -> Done {
+        for _ in 0..PUBLISH_ROUNDS_MAX {
+            match self.store.results.publish(reply).await {
+                Ok(Stored::Ours(_)) => return Done::Ack,
+                Ok(Stored::Theirs(_)) => {
+                    tracing::info!(run = %reply.run, task = %reply.task, "another reply was first");
+                    return Done::Ack;
+                }
+                Err(error) => tracing::warn!("a reply is not stored yet: {:#}", anyhow::Error::from(error)),
+            }
+        }
+        Done::Forget
+    }
+}
+
+#[async_trait]
+impl Handler for TaskHandler {
+    async fn handle(&self, delivery: &Delivery, _stop: &CancellationToken) -> Done {
+        if wire::version_of(&delivery.payload).is_some_and(|version| version > wire::WIRE_VERSION) {
+            tracing::info!(task = %delivery.to.task, "a task of a newer version is left to a newer worker");
+            return Done::HandBack(Duration::from_secs(NEWER_VERSION_S));
+        }
+        if !(delivery.first && delivery.delivered == 1) {
+            match self.store.results.get(&delivery.to).await {
+                Ok(Some(_)) => return Done::Ack,
+                Ok(None) => {}
+                // The first writer wins in any case; not knowing costs work, never correctness.
+                Err(error) => tracing::warn!("could not look for a result: {:#}", anyhow::Error::from(error)),
+            }
+        }
+        match self.reply(delivery).await {
+            Some(reply) => {
+                self.publish(&Reply {
+                    worker: self.worker.clone(),
+                    ..reply
+                })
+                .await
+            }
+            None => Done::Ack,
+        }
+    }
+}
+
+/// The task in a message, when it is the one that its subject says.
+fn read(delivery: &Delivery) -> Result<Task, Failure> {
+    let malformed = |why: String| {
+        let message = format!("the message on {}'s queue is no task: {why}", delivery.to.role);
+        Failure::never(FailureKind::InvalidInput, message)
+    };
+    let task: Task = serde_json::from_slice(&delivery.payload).map_err(|error| malformed(error.to_string()))?;
+    if task.v != wire::WIRE_VERSION {
+        return Err(malformed(format!("its version is {}", task.v)));
+    }
+    if subject_of(&task) != delivery.to {
+        return Err(malformed(
+            "it names another run, task, attempt or role than its subject".into(),
+        ));
+    }
+    Ok(task)
+}
+
+fn subject_of(task: &Task) -> wire::subject::TaskSubject {
+    wire::subject::TaskSubject {
+        role: task.role,
+        run: task.run.clone(),
+        task: task.id.clone(),
+        attempt: task.attempt,
+    }
+}
+
+fn failed(delivery: &Delivery, failure: Failure) -> Reply {
+    let to = delivery.to.clone();
+    Reply::new(to.role, to.run, to.task, to.attempt, Outcome::Failed { failure })
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<Reply>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
