@@ -154,9 +154,11 @@ fn write_config(folder: &Path) -> std::io::Result<PathBuf> {
     Ok(path)
 }
 
-/// The server writes `nats-server_<pid>.ports`, a JSON object, once it listens.
+/// The server writes `<its file name>_<pid>.ports`, a JSON object, once it listens.
 fn read_ports(folder: &Path, pid: u32) -> Option<String> {
-    let text = std::fs::read_to_string(folder.join(format!("nats-server_{pid}.ports"))).ok()?;
-    let ports: serde_json::Value = serde_json::from_str(&text).ok()?;
+    let end = format!("_{pid}.ports");
+    let mut files = std::fs::read_dir(folder).ok()?.filter_map(Result::ok);
+    let file = files.find(|file| file.file_name().to_string_lossy().ends_with(&end))?;
+    let ports: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(file.path()).ok()?).ok()?;
     Some(ports.get("nats")?.get(0)?.as_str()?.to_owned())
 }

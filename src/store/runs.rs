@@ -110,6 +110,16 @@ impl Runs {
         }))
     }
 
+    /// When the server stored the record as it is now, in nanoseconds since 1970; right after a write this is the
+    /// server's present.
+    pub async fn touched_at(&self, run: &RunId) -> Result<i64, StoreError> {
+        Ok(self
+            .runs
+            .get_from_leader(run.as_str())
+            .await?
+            .map_or(0, |entry| entry.at))
+    }
+
     /// Writes the record over `revision`; `None` when somebody else wrote it meanwhile.
     pub async fn write(&self, run: &RunId, record: &RunRecord, revision: u64) -> Result<Option<u64>, StoreError> {
         match self.runs.update(run.as_str(), json(record), revision).await {

@@ -86,7 +86,8 @@ impl GoalRequest {
         request.checked()
     }
 
-    fn checked(self) -> Result<Self, GoalError> {
+    /// The request, when its sizes are within their limits.
+    pub fn checked(self) -> Result<Self, GoalError> {
         if self.goal.trim().is_empty() {
             return Err(GoalError::Empty);
         }

@@ -34,6 +34,12 @@ pub enum DoorWait {
         /// Seconds waited.
         waited_s: u64,
     },
+    /// The caller's key stands for another goal.
+    #[error("the key in Oarlock-Key was used for another goal, run {run}; choose another key")]
+    Conflict {
+        /// The run that has the key.
+        run: RunId,
+    },
 }
 
 impl From<BusError> for DoorWait {
@@ -216,6 +222,7 @@ fn code_of(kind: FailureKind) -> u16 {
 pub fn error_answer(error: DoorWait) -> Answer {
     let code = match &error {
         DoorWait::Late { .. } => 504,
+        DoorWait::Conflict { .. } => 409,
         DoorWait::Store(StoreError::Bus(BusError::Full { .. })) => 503,
         DoorWait::Store(StoreError::TooLarge { .. }) => 413,
         DoorWait::Store(_) => 500,

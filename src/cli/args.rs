@@ -1,0 +1,239 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::wire::{Role, RunId};
+
+/// A fleet of LLM agents on NATS: a goal in plain words becomes finished, checked work.
+#[derive(Debug, Parser)]
+#[command(name = "oarlock", version, arg_required_else_help = true, after_help = AFTER_HELP)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) command: Verb,
+}
+
+const AFTER_HELP: &str = "\
+Configuration: flags, then OARLOCK_* variables, then ./oarlock.toml, then $XDG_CONFIG_HOME/oarlock/config.toml.
+Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 not permitted, 5 conflict, 7 timeout, 8 NATS unreachable, 130 Ctrl-C.
+Try it without a model or a server: oarlock demo";
+
+/// One role of the fleet, as a service: the same as `oarlock worker <role>`.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub(super) struct RoleCli {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(flatten)]
+    pub(super) worker: WorkerArgs,
+}
+
+/// The parser as a value.
+pub(super) struct Command;
+
+impl Command {
+    pub(super) fn of_tool() -> clap::Command {
+        Cli::command()
+    }
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct Global {
+    /// NATS server, or several separated by commas [env: OARLOCK_SERVER, NATS_URL]
+    #[arg(short, long, global = true, value_name = "URL")]
+    pub(super) server: Option<String>,
+    /// First token of all subjects and names [env: OARLOCK_ROOT] [default: oarlock]
+    #[arg(long, global = true)]
+    pub(super) root: Option<String>,
+    /// Configuration file instead of ./oarlock.toml
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Say more on standard error; twice for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(super) verbose: u8,
+    /// Say nothing on standard error but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(super) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Give the fleet a goal and wait for the answer; starts a fleet of its own when there is none
+    Run(RunArgs),
+    /// See the fleet work on a recorded goal: only the model's replies are recorded, everything else is real
+    Demo(DemoArgs),
+    /// Start a server and all roles on this machine, and keep them running
+    Up(UpArgs),
+    /// Serve one role
+    Worker(WorkerVerb),
+    /// Show who serves which role, and what waits
+    Ps(JsonArgs),
+    /// Show a run: its plan, its tasks, its answer
+    Show(ShowArgs),
+    /// Read and change the shared state of a run
+    State(StateArgs),
+    /// Check what a fleet needs, each line with its fix
+    Doctor(JsonArgs),
+}
+
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct ModelArgs {
+    /// Model: provider/name (openai, anthropic, gemini, ollama), or a name with --base-url [env: OARLOCK_MODEL]
+    #[arg(long, value_name = "MODEL")]
+    pub(super) model: Option<String>,
+    /// Address of an OpenAI-compatible server, or of the provider in --model [env: OARLOCK_BASE_URL]
+    #[arg(long, value_name = "URL")]
+    pub(super) base_url: Option<String>,
+    /// Answer from a script of recorded replies instead of a model
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "base_url"])]
+    pub(super) script: Option<PathBuf>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct RunArgs {
+    /// The goal, in plain words; "-" reads it from standard input
+    #[arg(required_unless_present = "file")]
+    pub(super) goal: Option<String>,
+    /// Read the goal from a file
+    #[arg(short, long, value_name = "FILE", conflicts_with = "goal")]
+    pub(super) file: Option<PathBuf>,
+    /// Give the fleet a file to work on; may be repeated
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub(super) attach: Vec<PathBuf>,
+    /// Folder for the files of the result [default: oarlock-out/<run>]
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: Option<PathBuf>,
+    /// Print the run's id and leave it to the fleet
+    #[arg(long)]
+    pub(super) detach: bool,
+    /// Print the whole reply as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Give up waiting after so many seconds; the run goes on
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(super) timeout: Option<Duration>,
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct DemoArgs {
+    /// Which recorded goal
+    #[arg(default_value = "fibonacci")]
+    pub(super) which: DemoName,
+    /// Folder for the files of the result [default: oarlock-out/<run>]
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: Option<PathBuf>,
+    /// Print the whole reply as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum DemoName {
+    /// "Write a function to calculate fibonacci": six tasks, all pass
+    Fibonacci,
+    /// A todo REST API: several files, a first failure, a rework
+    Todo,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct UpArgs {
+    /// How many processes of a role: coder=2; may be repeated [default: one of each]
+    #[arg(long = "role", value_name = "ROLE=N", value_parser = role_count)]
+    pub(super) roles: Vec<(Role, usize)>,
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct WorkerVerb {
+    /// The role to serve
+    pub(super) role: Role,
+    #[command(flatten)]
+    pub(super) worker: WorkerArgs,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct WorkerArgs {
+    /// Tasks done at the same time [default: the role's]
+    #[arg(long, value_name = "N")]
+    pub(super) slots: Option<usize>,
+    /// Seconds that work in hand may take after SIGTERM
+    #[arg(long, value_name = "SECONDS", default_value = "20", value_parser = seconds)]
+    pub(super) grace: Duration,
+    /// End when standard input closes
+    #[arg(long, hide = true)]
+    pub(super) with_parent: bool,
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct JsonArgs {
+    /// Print JSON
+    #[arg(long, short)]
+    pub(super) json: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct ShowArgs {
+    /// The run
+    pub(super) run: RunId,
+    /// Print JSON
+    #[arg(long, short)]
+    pub(super) json: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct StateArgs {
+    #[command(subcommand)]
+    pub(super) verb: StateVerb,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(super) enum StateVerb {
+    /// Print one value, or all of a run, as JSON
+    Get {
+        /// The run
+        run: RunId,
+        /// The name; all without it
+        name: Option<String>,
+    },
+    /// Set one value
+    Set {
+        /// The run
+        run: RunId,
+        /// The name
+        name: String,
+        /// The value, as JSON; anything else is taken as text
+        value: String,
+    },
+    /// Change several values together: name=value sets, name+=number adds
+    Update {
+        /// The run
+        run: RunId,
+        /// The changes
+        #[arg(required = true)]
+        changes: Vec<String>,
+    },
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| format!("{text:?} is no number of seconds"))?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+fn role_count(text: &str) -> Result<(Role, usize), String> {
+    const COUNT_MAX: usize = 64;
+    let (role, count) = text.split_once('=').ok_or("write it as role=number, for example coder=2")?;
+    let role = role.parse::<Role>().map_err(|error| error.to_string())?;
+    match count.parse() {
+        Ok(count) if count <= COUNT_MAX => Ok((role, count)),
+        _ => Err(format!("{count:?} must be a number from 0 to {COUNT_MAX}")),
+    }
+}

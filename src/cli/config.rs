@@ -1,0 +1,260 @@
+//! Settings: flag, then environment, then `./oarlock.toml`, then the user's file, then the default. The only reader of
+//! the environment in this crate.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use serde::Deserialize;
+
+use super::args::{Global, ModelArgs};
+use super::exit::{Exit, ended};
+use crate::bus::{Credentials, Server, ServerSources, StreamSettings};
+use crate::model::{ModelSettings, ProviderSettings};
+use crate::orchestrator::RunSettings;
+use crate::roles::RoleSet;
+use crate::sandbox::{Choice, Python};
+use crate::wire::{Role, Root, limits};
+
+/// Where a server is looked for when none is named.
+pub(super) const DEFAULT_SERVER: &str = "nats://127.0.0.1:4222";
+/// Configuration file of a project.
+const PROJECT_FILE: &str = "oarlock.toml";
+/// Bytes of a configuration file.
+const FILE_BYTES_MAX: u64 = 256 * 1024;
+
+/// Everything that is configured, resolved.
+pub(super) struct Config {
+    /// The server that was named, if one was.
+    pub(super) server: Option<Server>,
+    /// Credentials without a server: for the default address.
+    pub(super) credentials: Credentials,
+    pub(super) root: Root,
+    pub(super) roles: RoleSet,
+    pub(super) runs: RunSettings,
+    pub(super) streams: StreamSettings,
+    pub(super) slots: HashMap<Role, usize>,
+    pub(super) sandbox: Choice,
+    pub(super) cache: PathBuf,
+    path: Option<std::ffi::OsString>,
+    pub(super) server_sources: ServerSources,
+    python: Option<PathBuf>,
+    models: ModelSettings,
+    file: Option<PathBuf>,
+}
+
+/// What a configuration file may say.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    server: Option<String>,
+    root: Option<String>,
+    model: Option<String>,
+    base_url: Option<String>,
+    roles: Option<PathBuf>,
+    sandbox: Option<String>,
+    python: Option<PathBuf>,
+    rework_max: Option<u32>,
+    exchanges_max: Option<usize>,
+    replicas: Option<usize>,
+    ack_wait_s: Option<u64>,
+    slots: HashMap<String, usize>,
+    timeout_s: HashMap<String, u64>,
+}
+
+impl Config {
+    /// Reads flags, environment and files.
+    pub(super) fn load(global: &Global) -> anyhow::Result<Self> {
+        let (file, path) = read_file(global.config.as_deref())?;
+        let variable = |name: &str, file: &Option<String>| variable_of(name).or_else(|| file.clone());
+        let urls = global.server.clone().or_else(|| variable_of("OARLOCK_SERVER"));
+        let urls = urls.or_else(|| variable("NATS_URL", &file.server));
+        let root = global.root.clone().or_else(|| variable("OARLOCK_ROOT", &file.root));
+        let roles_folder = variable_of("OARLOCK_ROLES").map(PathBuf::from).or_else(|| file.roles.clone());
+        let roles = RoleSet::load(roles_folder.as_deref()).map_err(usage)?;
+        let sandbox = variable("OARLOCK_SANDBOX", &file.sandbox).unwrap_or_else(|| "auto".into());
+        let credentials = credentials();
+        let cache = cache_folder();
+        let runs = run_settings(&file, &roles)?;
+        Ok(Self {
+            server: urls.map(|urls| Server { urls, credentials: credentials.clone(), inbox_prefix: None }),
+            credentials,
+            root: root.map_or_else(|| Ok(Root::default()), |root| root.parse()).map_err(usage)?,
+            runs,
+            streams: stream_settings(&file)?,
+            slots: by_role(&file.slots, "slots")?,
+            sandbox: sandbox.parse::<Choice>().map_err(usage)?,
+            path: std::env::var_os("PATH"),
+            server_sources: ServerSources {
+                named: variable_of("OARLOCK_NATS_SERVER").map(PathBuf::from),
+                path: std::env::var_os("PATH"),
+                cache: cache.clone(),
+            },
+            python: variable_of("OARLOCK_PYTHON").map(PathBuf::from).or_else(|| file.python.clone()),
+            models: model_settings(&file),
+            roles,
+            cache,
+            file: path,
+        })
+    }
+
+    /// The settings that a model is chosen by, with the flags of a command on top.
+    pub(super) fn models(&self, args: &ModelArgs) -> ModelSettings {
+        ModelSettings {
+            model: args.model.clone().or_else(|| self.models.model.clone()),
+            base_url: args.base_url.clone().or_else(|| self.models.base_url.clone()),
+            ..self.models.clone()
+        }
+    }
+
+    /// Slots of a role's process.
+    pub(super) fn slots(&self, role: Role) -> usize {
+        self.slots.get(&role).copied().unwrap_or(self.roles.get(role).limits.slots)
+    }
+
+    /// Where to look for a Python for the sandbox.
+    pub(super) fn python_candidates(&self) -> Vec<PathBuf> {
+        match &self.python {
+            Some(python) => vec![python.clone()],
+            None => Python::default_candidates(self.path.as_deref()),
+        }
+    }
+
+    /// The configuration file in force, for child processes that stand elsewhere.
+    pub(super) fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+}
+
+fn variable_of(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
+}
+
+fn usage(error: impl std::fmt::Display) -> anyhow::Error {
+    ended(Exit::Usage, error.to_string())
+}
+
+fn read_file(named: Option<&Path>) -> anyhow::Result<(File, Option<PathBuf>)> {
+    let user = variable_of("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| variable_of("HOME").map(|home| PathBuf::from(home).join(".config")))
+        .map(|folder| folder.join("oarlock/config.toml"));
+    let named = named.map(Path::to_owned).or_else(|| variable_of("OARLOCK_CONFIG").map(PathBuf::from));
+    let found = match named {
+        Some(file) => Some(file),
+        None => [Some(PathBuf::from(PROJECT_FILE)), user].into_iter().flatten().find(|file| file.is_file()),
+    };
+    let Some(path) = found else { return Ok((File::default(), None)) };
+    let shown = path.display().to_string();
+    let refused = |why: String| usage(format!("configuration file {shown}: {why}"));
+    let bytes = std::fs::metadata(&path).map_err(|error| refused(error.to_string()))?.len();
+    if bytes > FILE_BYTES_MAX {
+        return Err(refused(format!("it has {bytes} bytes, more than file_bytes_max {FILE_BYTES_MAX}")));
+    }
+    let text = std::fs::read_to_string(&path).map_err(|error| refused(error.to_string()))?;
+    let file = toml::from_str(&text).map_err(|error| refused(error.to_string()))?;
+    let absolute = std::path::absolute(&path).context("find the configuration file")?;
+    Ok((file, Some(absolute)))
+}
+
+fn credentials() -> Credentials {
+    let path = |name| variable_of(name).map(PathBuf::from);
+    Credentials {
+        user: variable_of("NATS_USER"),
+        password: variable_of("NATS_PASSWORD"),
+        token: variable_of("NATS_TOKEN"),
+        creds: path("NATS_CREDS"),
+        nkey: path("NATS_NKEY"),
+        ca: path("NATS_CA"),
+        certificate: path("NATS_CERT").zip(path("NATS_KEY")),
+    }
+}
+
+/// `$XDG_CACHE_HOME/oarlock`, or under the home; for root a place that the sandbox's user can read.
+fn cache_folder() -> PathBuf {
+    if let Some(folder) = variable_of("OARLOCK_CACHE") {
+        return folder.into();
+    }
+    #[cfg(unix)]
+    if nix::unistd::geteuid().is_root() {
+        return "/var/cache/oarlock".into();
+    }
+    let folder = variable_of("XDG_CACHE_HOME").map(PathBuf::from);
+    let folder = folder.or_else(|| variable_of("HOME").map(|home| PathBuf::from(home).join(".cache")));
+    folder.unwrap_or_else(std::env::temp_dir).join("oarlock")
+}
+
+fn number<T: std::str::FromStr>(variable: &str, file: Option<T>) -> anyhow::Result<Option<T>> {
+    match variable_of(variable) {
+        None => Ok(file),
+        Some(text) => {
+            let parsed = text.trim().parse();
+            parsed.map(Some).map_err(|_| usage(format!("{variable} is {text:?}, which is no number of the right size")))
+        }
+    }
+}
+
+fn run_settings(file: &File, roles: &RoleSet) -> anyhow::Result<RunSettings> {
+    const REWORK_LIMIT: u32 = 100;
+    let rework_max = number("OARLOCK_REWORK_MAX", file.rework_max)?.unwrap_or(limits::REWORK_MAX);
+    if rework_max > REWORK_LIMIT {
+        return Err(usage(format!("rework_max is {rework_max}; at most {REWORK_LIMIT}")));
+    }
+    let exchanges_max = number("OARLOCK_EXCHANGES_MAX", file.exchanges_max)?;
+    if exchanges_max.is_some_and(|max| max < 2) {
+        return Err(usage("exchanges_max must be 2 or more: one request and its reply"));
+    }
+    let mut times: HashMap<Role, Duration> =
+        Role::ALL.into_iter().map(|role| (role, roles.get(role).limits.time())).collect();
+    for (role, seconds) in by_role(&file.timeout_s, "timeout_s")? {
+        times.insert(role, Duration::from_secs(seconds));
+    }
+    if let Some(seconds) = number("OARLOCK_TIMEOUT_S", None::<u64>)? {
+        Role::ALL.into_iter().filter(|role| *role != Role::Orchestrator).for_each(|role| {
+            times.insert(role, Duration::from_secs(seconds));
+        });
+    }
+    if let Some((role, _)) = times.iter().find(|(_, time)| time.is_zero()) {
+        return Err(usage(format!("the timeout of {role} is 0; it must be a second or more")));
+    }
+    Ok(RunSettings { rework_max, exchanges_max, limits: times })
+}
+
+fn stream_settings(file: &File) -> anyhow::Result<StreamSettings> {
+    let replicas = number("OARLOCK_REPLICAS", file.replicas)?.unwrap_or(1);
+    if ![1, 3, 5].contains(&replicas) {
+        return Err(usage(format!("replicas is {replicas}; JetStream takes 1, 3 or 5")));
+    }
+    let ack_wait_s = number("OARLOCK_ACK_WAIT_S", file.ack_wait_s)?;
+    if ack_wait_s == Some(0) {
+        return Err(usage("ack_wait_s is 0; it must be a second or more"));
+    }
+    let ack_wait = ack_wait_s.map_or(StreamSettings::default().ack_wait, Duration::from_secs);
+    Ok(StreamSettings { replicas, ack_wait })
+}
+
+fn by_role<T: Copy>(table: &HashMap<String, T>, name: &str) -> anyhow::Result<HashMap<Role, T>> {
+    let entry = |(role, value): (&String, &T)| match role.parse::<Role>() {
+        Ok(role) => Ok((role, *value)),
+        Err(error) => Err(usage(format!("configuration table [{name}]: {error}"))),
+    };
+    table.iter().map(entry).collect()
+}
+
+fn model_settings(file: &File) -> ModelSettings {
+    let provider = |prefix: &str| ProviderSettings {
+        base_url: variable_of(&format!("{prefix}_BASE_URL")),
+        api_key: variable_of(&format!("{prefix}_API_KEY")),
+        model: variable_of(&format!("{prefix}_MODEL")),
+    };
+    ModelSettings {
+        model: variable_of("OARLOCK_MODEL").or_else(|| file.model.clone()),
+        base_url: variable_of("OARLOCK_BASE_URL").or_else(|| file.base_url.clone()),
+        openai: provider("OPENAI"),
+        anthropic: provider("ANTHROPIC"),
+        gemini: provider("GEMINI"),
+        ollama: provider("OLLAMA"),
+        ..ModelSettings::default()
+    }
+}

@@ -1,0 +1,95 @@
+//! Floor 7: the user's tool, and what the role binaries are.
+//!
+//! The only room that reads the environment and the only one that prints. The answer of a command goes to standard output
+//! and nothing else does; progress and talk go to standard error.
+
+mod answer;
+mod args;
+mod attach;
+mod config;
+mod demo;
+mod doctor;
+mod exit;
+mod fleet;
+mod logging;
+mod progress;
+mod ps;
+mod run;
+mod show;
+mod state;
+mod up;
+mod worker;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use self::args::{Cli, Command, RoleCli, Verb};
+use self::config::Config;
+use crate::wire::Role;
+
+/// First argument that makes any of our executables the sandbox's helper.
+const HELPER_VERB: &str = "sandbox-exec";
+
+/// The user's tool.
+pub fn main() -> ExitCode {
+    if let Some(code) = as_helper() {
+        return code;
+    }
+    let cli = Cli::parse();
+    logging::start(&cli.global, matches!(cli.command, Verb::Worker(_)));
+    enter(dispatch(cli))
+}
+
+/// A role's own binary: the same as `oarlock worker <role>`.
+pub fn role_main(role: Role) -> ExitCode {
+    if let Some(code) = as_helper() {
+        return code;
+    }
+    let cli = RoleCli::parse();
+    logging::start(&cli.global, true);
+    enter(async move {
+        let config = Config::load(&cli.global)?;
+        worker::serve(&config, role, &cli.worker).await
+    })
+}
+
+fn as_helper() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    let first: OsString = arguments.next()?;
+    (first == HELPER_VERB).then(|| crate::sandbox::helper_main(arguments))
+}
+
+/// Runs a command on a runtime of two threads: one for the work, one for the heartbeat beside it. All heavy work is in
+/// other processes, and every thread costs memory in each of them.
+fn enter(command: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
+    let built = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let outcome = match built {
+        Ok(runtime) => runtime.block_on(command),
+        Err(error) => Err(error.into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report(&error),
+    }
+}
+
+async fn dispatch(cli: Cli) -> anyhow::Result<()> {
+    let config = Config::load(&cli.global)?;
+    match cli.command {
+        Verb::Run(args) => run::run(&config, args).await,
+        Verb::Demo(args) => demo::demo(&config, args).await,
+        Verb::Up(args) => up::up(&config, args).await,
+        Verb::Worker(args) => worker::serve(&config, args.role, &args.worker).await,
+        Verb::Ps(args) => ps::ps(&config, args).await,
+        Verb::Show(args) => show::show(&config, args).await,
+        Verb::State(args) => state::state(&config, args).await,
+        Verb::Doctor(args) => doctor::doctor(&config, args).await,
+    }
+}
+
+/// The parser, for checks of the documentation.
+pub fn command() -> clap::Command {
+    Command::of_tool()
+}

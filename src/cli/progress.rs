@@ -1,0 +1,137 @@
+//! What a person sees while a run goes on: a line for each task that ended, a spinner for each that is under way. Without a
+//! terminal the same lines, and no spinner.
+
+use std::collections::HashMap;
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use async_nats::Subscriber;
+use futures::StreamExt;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::wire::{Event, EventKind, RunId, TaskId};
+
+/// Pace of the spinners.
+const TICK_MS: u64 = 120;
+/// Characters of a task's words that a line shows.
+const WORDS_CHARS: usize = 70;
+/// How long the last events may be waited for.
+const LAST_EVENTS_MS: u64 = 300;
+
+/// A progress display that runs beside the wait for the result.
+pub(super) struct Progress {
+    shown: JoinHandle<()>,
+    finish: oneshot::Sender<()>,
+}
+
+impl Progress {
+    /// Shows the events of a run as they come.
+    pub(super) fn start(mut events: Subscriber, run: &RunId) -> Self {
+        let (finish, mut finished) = oneshot::channel::<()>();
+        eprintln!("run {run}");
+        let shown = tokio::spawn(async move {
+            let mut screen = Screen::new();
+            loop {
+                tokio::select! {
+                    message = events.next() => match message.as_ref().map(|m| serde_json::from_slice::<Event>(&m.payload)) {
+                        Some(Ok(event)) => if screen.show(&event) { break },
+                        Some(Err(_)) => {}
+                        None => break,
+                    },
+                    _ = &mut finished => break,
+                }
+            }
+            screen.clear();
+        });
+        Self { shown, finish }
+    }
+
+    /// Ends the display, after the last events had a moment to come.
+    pub(super) async fn stop(self) {
+        let Self { mut shown, finish } = self;
+        if tokio::time::timeout(Duration::from_millis(LAST_EVENTS_MS), &mut shown).await.is_err() {
+            let _ = finish.send(());
+            let _ = shown.await;
+        }
+    }
+}
+
+struct Screen {
+    bars: MultiProgress,
+    running: HashMap<(TaskId, u32), (ProgressBar, Instant)>,
+    live: bool,
+}
+
+impl Screen {
+    fn new() -> Self {
+        let live = std::io::stderr().is_terminal();
+        Self { bars: MultiProgress::new(), running: HashMap::new(), live }
+    }
+
+    /// Shows one event; true when it was the run's last.
+    fn show(&mut self, event: &Event) -> bool {
+        let text = one_line(&event.text);
+        match (event.kind, &event.task, event.attempt) {
+            (EventKind::Claimed, ..) => self.line(&format!("  · {text}")),
+            (EventKind::Planned, ..) => self.line(&format!("  plan: {text}")),
+            (EventKind::Finished, ..) => return true,
+            (EventKind::Dispatched, Some(task), Some(attempt)) => self.begin(event, task, attempt, &text),
+            (EventKind::Completed, Some(task), Some(attempt)) => self.end(event, task, attempt, "✓", &text),
+            (EventKind::Rejected | EventKind::Failed, Some(task), Some(attempt)) => {
+                self.end(event, task, attempt, "✗", &text);
+            }
+            _ => {}
+        }
+        false
+    }
+
+    fn begin(&mut self, event: &Event, task: &TaskId, attempt: u32, text: &str) {
+        let bar = if self.live { self.bars.add(ProgressBar::new_spinner()) } else { ProgressBar::hidden() };
+        if let Ok(style) = ProgressStyle::with_template("  {spinner} {msg}  {elapsed}") {
+            bar.set_style(style);
+        }
+        bar.set_message(format!("{} {text}", label(event, task, attempt)));
+        bar.enable_steady_tick(Duration::from_millis(TICK_MS));
+        if let Some((old, _)) = self.running.insert((task.clone(), attempt), (bar, Instant::now())) {
+            old.finish_and_clear();
+        }
+    }
+
+    fn end(&mut self, event: &Event, task: &TaskId, attempt: u32, mark: &str, text: &str) {
+        let took = self.running.remove(&(task.clone(), attempt)).map(|(bar, began)| {
+            bar.finish_and_clear();
+            format!("{:>6.1}s", began.elapsed().as_secs_f32())
+        });
+        let tokens = event.usage.map(|usage| usage.input + usage.output).filter(|tokens| *tokens > 0);
+        let tokens = tokens.map(|tokens| format!(" {tokens} tok")).unwrap_or_default();
+        let took = took.unwrap_or_default();
+        self.line(&format!("  {mark} {}{took}{tokens}  {text}", label(event, task, attempt)));
+    }
+
+    fn line(&self, text: &str) {
+        match self.live {
+            true => drop(self.bars.println(text)),
+            false => eprintln!("{text}"),
+        }
+    }
+
+    fn clear(&mut self) {
+        self.running.drain().for_each(|(_, (bar, _))| bar.finish_and_clear());
+    }
+}
+
+fn label(event: &Event, task: &TaskId, attempt: u32) -> String {
+    let role = event.role.map(|role| role.name()).unwrap_or_default();
+    let task = if attempt > 1 { format!("{task} #{attempt}") } else { task.to_string() };
+    format!("{task:<9} {role:<11}")
+}
+
+fn one_line(text: &str) -> String {
+    let words: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    match words.char_indices().nth(WORDS_CHARS) {
+        Some((end, _)) => format!("{}…", &words[..end]),
+        None => words,
+    }
+}

@@ -1,0 +1,246 @@
+//! `oarlock run`: a goal in, the answer out.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use bytes::Bytes;
+
+use super::answer::{self, Shape};
+use super::args::{ModelArgs, RunArgs};
+use super::attach;
+use super::config::Config;
+use super::exit::{Exit, ended};
+use super::fleet::{LocalFleet, ModelSource, Place, one_of_each};
+use super::progress::Progress;
+use crate::bus::Bus;
+use crate::model;
+use crate::store::{FileSet, Store};
+use crate::wire::subject::{HEADER_KEY, TaskSubject};
+use crate::wire::{Attachment, AttachmentBody, FilePath, GoalRequest, Reply, Role, RunId, limits};
+use crate::worker::wait_for_reply;
+
+/// How long a client waits for a run; the run itself is bounded by its own limits.
+const RUN_WAIT_S_MAX: u64 = 24 * 3600;
+/// How long the submit door may take.
+const SUBMIT_WAIT_S_MAX: u64 = 30;
+
+/// What to do when there is no model: five lines, and the way to see something without one.
+const NO_MODEL: &str = "no model is configured. One of these gives you one:
+  a key:               export ANTHROPIC_API_KEY=…   (or OPENAI_API_KEY, GEMINI_API_KEY)
+  Ollama:              ollama serve; ollama pull qwen2.5-coder   (found by itself on port 11434)
+  your own server:     oarlock run --base-url http://127.0.0.1:8080/v1 \"…\"   (any OpenAI-compatible one)
+  a model by name:     oarlock run --model anthropic/claude-haiku-5-5 \"…\"
+  none, just to see:   oarlock demo";
+
+/// A goal, ready to be sent.
+pub(super) struct Submission {
+    text: String,
+    files: FileSet,
+}
+
+impl Submission {
+    /// A goal without files.
+    pub(super) fn of(text: &str) -> Self {
+        Self { text: text.to_owned(), files: FileSet::new() }
+    }
+}
+
+/// What to do with the result.
+pub(super) struct Delivery {
+    pub(super) out: Option<PathBuf>,
+    pub(super) json: bool,
+    pub(super) timeout: Option<Duration>,
+}
+
+pub(super) async fn run(config: &Config, args: RunArgs) -> anyhow::Result<()> {
+    let submission = Submission { text: goal_text(&args)?, files: attached(&args.attach)? };
+    let delivery = Delivery { out: args.out.clone(), json: args.json, timeout: args.timeout };
+    let existing = match args.model.script {
+        Some(_) => None,
+        None => attach::find(config).await?,
+    };
+    match existing {
+        Some(bus) if args.detach => detach(&bus, &submission).await,
+        Some(bus) => follow(&bus, &submission, &delivery).await,
+        None if args.detach => Err(ended(
+            Exit::Usage,
+            "--detach needs a fleet that goes on without this command; start one with `oarlock up`",
+        )),
+        None => {
+            let place = match args.model.script {
+                Some(_) => Place::Private,
+                None => Place::Project(attach::project_folder()),
+            };
+            let source = model_source(config, &args.model).await?;
+            eprintln!("no fleet is running; starting one for this run");
+            with_local_fleet(config, place, source, &submission, &delivery).await
+        }
+    }
+}
+
+/// Runs a goal on a fleet that is started for it and stopped after it, also on Ctrl-C.
+pub(super) async fn with_local_fleet(
+    config: &Config,
+    place: Place,
+    source: ModelSource,
+    submission: &Submission,
+    delivery: &Delivery,
+) -> anyhow::Result<()> {
+    let local = LocalFleet::start(config, place, one_of_each(), &source).await?;
+    let outcome = follow(&local.bus, submission, delivery).await;
+    for rule in local.stop().await {
+        eprintln!("warning: script rule was never used: {rule}");
+    }
+    outcome
+}
+
+/// What the workers of a fleet of our own answer from.
+pub(super) async fn model_source(config: &Config, args: &ModelArgs) -> anyhow::Result<ModelSource> {
+    if let Some(script) = &args.script {
+        let script = std::path::absolute(script).context("find the script")?;
+        return Ok(ModelSource::Script(script));
+    }
+    let chosen = model::choose(&config.models(args)).await;
+    let chosen = chosen.map_err(|error| ended(Exit::Usage, format!("failed to {:#}", anyhow::Error::from(error))))?;
+    match chosen {
+        Some(choice) => {
+            eprintln!("model {}/{}: {}", choice.spec.provider.id(), choice.spec.model, choice.why);
+            Ok(ModelSource::Model(Box::new(choice)))
+        }
+        None => Err(ended(Exit::Usage, NO_MODEL)),
+    }
+}
+
+fn goal_text(args: &RunArgs) -> anyhow::Result<String> {
+    let bytes = match (&args.goal, &args.file) {
+        (_, Some(file)) => {
+            std::fs::read(file).map_err(|error| ended(Exit::Usage, format!("goal file {}: {error}", file.display())))?
+        }
+        (Some(goal), None) if goal == "-" => {
+            let mut bytes = Vec::new();
+            let bound = limits::GOAL_BYTES_MAX as u64 + 1;
+            std::io::stdin().take(bound).read_to_end(&mut bytes).context("read the goal from standard input")?;
+            bytes
+        }
+        (goal, None) => goal.clone().unwrap_or_default().into_bytes(),
+    };
+    let refused = |error: String| ended(Exit::Usage, error);
+    let text = String::from_utf8(bytes)
+        .map_err(|error| refused(format!("the goal is not UTF-8 text (first bad byte at {})", error.utf8_error().valid_up_to())))?;
+    let request = GoalRequest { goal: text, attachments: Vec::new() };
+    Ok(request.checked().map_err(|error| refused(error.to_string()))?.goal)
+}
+
+/// The attached files under the names that the fleet sees: the path as given when it is relative, the file name otherwise.
+fn attached(paths: &[PathBuf]) -> anyhow::Result<FileSet> {
+    let mut files = FileSet::new();
+    for path in paths {
+        let shown = path.display();
+        let refused = |why: String| ended(Exit::Usage, format!("attached file {shown}: {why}"));
+        let bytes = std::fs::metadata(path).map_err(|error| refused(error.to_string()))?;
+        if !bytes.is_file() {
+            return Err(refused("it is no regular file".into()));
+        }
+        if bytes.len() > limits::FILE_BYTES_MAX as u64 {
+            return Err(refused(format!("it has {} bytes, more than file_bytes_max {}", bytes.len(), limits::FILE_BYTES_MAX)));
+        }
+        let name = name_of(path).map_err(|error| refused(error.to_string()))?;
+        let content = std::fs::read(path).map_err(|error| refused(error.to_string()))?;
+        if files.insert(name.clone(), content).is_some() {
+            return Err(refused(format!("another attached file is called {name} as well")));
+        }
+    }
+    if files.len() > limits::ATTACHMENTS_MAX {
+        let (count, max) = (files.len(), limits::ATTACHMENTS_MAX);
+        return Err(ended(Exit::Usage, format!("{count} files are attached, more than attachments_max {max}")));
+    }
+    Ok(files)
+}
+
+fn name_of(path: &Path) -> Result<FilePath, crate::wire::BadPath> {
+    let text = path.to_string_lossy().into_owned();
+    let plain = text.strip_prefix("./").unwrap_or(&text).parse::<FilePath>();
+    let last = || path.file_name().unwrap_or_default().to_string_lossy().parse();
+    plain.or_else(|_| last())
+}
+
+/// Sends the goal, and returns the run's id. The key makes a repeated send harmless and lets files be stored before.
+async fn submit(bus: &Bus, submission: &Submission) -> anyhow::Result<RunId> {
+    let key = format!("{:032x}", rand::random::<u128>());
+    let run = RunId::from_key("", &key);
+    let store = Store::new(bus);
+    let artifacts = store.artifacts.put(&run, Role::Orchestrator, &submission.files).await?;
+    let attachments = artifacts.into_iter().map(|artifact| Attachment {
+        path: artifact.path.clone(),
+        body: AttachmentBody::Stored { artifact },
+    });
+    let request = GoalRequest { goal: submission.text.clone(), attachments: attachments.collect() };
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert(HEADER_KEY, key.as_str());
+    let payload = Bytes::from(serde_json::to_vec(&request)?);
+    let asked = async_nats::Request::new()
+        .payload(payload)
+        .headers(headers)
+        .timeout(Some(Duration::from_secs(SUBMIT_WAIT_S_MAX)));
+    let answer = bus.client.send_request(bus.root.submit_door(), asked).await.map_err(|error| {
+        ended(Exit::Unreachable, format!("no orchestrator took the goal ({error}); `oarlock ps` shows who is there"))
+    })?;
+    let failed = answer.headers.as_ref().and_then(|headers| headers.get("Nats-Service-Error-Code"));
+    match failed.map(|code| code.as_str().to_owned()) {
+        None => Ok(run),
+        Some(code) => {
+            let exit = if code == "400" || code == "413" { Exit::Usage } else { Exit::Failed };
+            Err(ended(exit, format!("the goal was refused ({code}): {}", String::from_utf8_lossy(&answer.payload))))
+        }
+    }
+}
+
+async fn detach(bus: &Bus, submission: &Submission) -> anyhow::Result<()> {
+    let run = submit(bus, submission).await?;
+    eprintln!("the fleet has it; look with: oarlock show {run}");
+    println!("{run}");
+    Ok(())
+}
+
+/// Sends the goal, shows what happens, and delivers the result.
+pub(super) async fn follow(bus: &Bus, submission: &Submission, delivery: &Delivery) -> anyhow::Result<()> {
+    let store = Store::new(bus);
+    let run = submit(bus, submission).await?;
+    let events = bus.client.subscribe(bus.root.events_of(&run)).await.context("subscribe to the run's events")?;
+    let progress = Progress::start(events, &run);
+    let wait = delivery.timeout.unwrap_or(Duration::from_secs(RUN_WAIT_S_MAX));
+    let result = TaskSubject::of_run(&run, 1);
+    let waiting = wait_for_reply(bus, &store, &result, async { Ok(()) }, wait);
+    let reply = tokio::select! {
+        reply = waiting => reply,
+        _ = tokio::signal::ctrl_c() => {
+            progress.stop().await;
+            return Err(ended(Exit::Interrupted, format!("interrupted; run {run} is kept: oarlock show {run}")));
+        }
+    };
+    progress.stop().await;
+    let reply = reply.map_err(|error| match error {
+        crate::worker::DoorWait::Late { waited_s, .. } => {
+            ended(Exit::Timeout, format!("run {run} is not done after {waited_s} s; it goes on: oarlock show {run}"))
+        }
+        error => error.into(),
+    })?;
+    deliver(&store, &reply, delivery).await
+}
+
+async fn deliver(store: &Store, reply: &Reply, delivery: &Delivery) -> anyhow::Result<()> {
+    let shape = if delivery.json { Shape::Json } else { Shape::Text };
+    if reply.failure().is_none() && !reply.artifacts().is_empty() {
+        let folder = delivery.out.clone().unwrap_or_else(|| Path::new("oarlock-out").join(reply.run.as_str()));
+        let files = store.artifacts.get_all(&reply.run, reply.artifacts()).await?;
+        answer::write_files(&folder, &files)?;
+        eprintln!("files in {}: {}", folder.display(), names(&files));
+    }
+    answer::print(reply, shape)
+}
+
+fn names(files: &FileSet) -> String {
+    files.keys().map(FilePath::as_str).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,66 @@
+//! `oarlock up`: a server and all roles on this machine, until Ctrl-C.
+
+use std::time::{Duration, Instant};
+
+use super::args::UpArgs;
+use super::attach::{self, project_folder};
+use super::config::Config;
+use super::exit::{Exit, ended};
+use super::fleet::{LocalFleet, ModelSource, Place, one_of_each};
+use super::run::model_source;
+use crate::wire::Role;
+
+/// How often the processes are looked at.
+const CHECK_S: u64 = 1;
+
+pub(super) async fn up(config: &Config, args: UpArgs) -> anyhow::Result<()> {
+    if config.server.is_some() {
+        let how = "start role binaries there instead: oarlock worker <role> --server URL";
+        return Err(ended(Exit::Usage, format!("`oarlock up` starts a server of its own; --server names another one; {how}")));
+    }
+    if attach::find_project(config).await.is_some() {
+        let what = "a fleet of this folder is up already; use it with `oarlock run`, look at it with `oarlock ps`";
+        return Err(ended(Exit::Conflict, what));
+    }
+    let started = Instant::now();
+    let source = model_source(config, &args.model).await?;
+    let mut roles = one_of_each();
+    for (role, count) in &args.roles {
+        roles.iter_mut().filter(|(known, _)| known == role).for_each(|entry| entry.1 = *count);
+    }
+    let mut local = LocalFleet::start(config, Place::Project(project_folder()), roles.clone(), &source).await?;
+    tell(&local, &roles, &source, started.elapsed());
+    let outcome = watch(&mut local).await;
+    eprintln!("stopping");
+    local.stop().await;
+    outcome
+}
+
+async fn watch(local: &mut LocalFleet) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    loop {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+            () = tokio::time::sleep(Duration::from_secs(CHECK_S)) => local.check()?,
+        }
+    }
+}
+
+fn tell(local: &LocalFleet, roles: &[(Role, usize)], source: &ModelSource, took: Duration) {
+    let counts: Vec<String> = roles.iter().map(|(role, count)| format!("{role} {count}")).collect();
+    let model = match source {
+        ModelSource::Script(path) => format!("recorded replies from {}", path.display()),
+        ModelSource::Model(choice) => format!("{}/{}", choice.spec.provider.id(), choice.spec.model),
+    };
+    eprintln!("nats    {}", local.url());
+    eprintln!("roles   {}", counts.join(", "));
+    eprintln!("model   {model}");
+    eprintln!("logs    {}", local.logs.display());
+    for (role, pid) in local.processes() {
+        tracing::debug!("{role} is process {pid}");
+    }
+    eprintln!("ready   after {:.2} s; Ctrl-C stops it", took.as_secs_f32());
+    eprintln!("next    oarlock run \"…\"   or   nats -s {} req oarlock.run \"…\" --timeout 10m", local.url());
+}

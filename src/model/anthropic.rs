@@ -1,0 +1,73 @@
+//! Anthropic's messages API.
+//!
+//! `max_tokens` is required, `temperature` is refused by newer models and never sent, and a schema goes into
+//! `output_config.format`. `input_tokens` leaves the cached tokens out, so they are added up to our meaning of input.
+
+use serde_json::{Map, Value, json};
+
+use super::http::Answer;
+use super::schema::for_vendor;
+use super::{Author, ChatRequest, Finish, ModelSpec};
+use crate::wire::Usage;
+
+/// The version of the API that is spoken here, a required header.
+pub(super) const VERSION: &str = "2023-06-01";
+
+/// The body of a request.
+pub(super) fn body(spec: &ModelSpec, request: &ChatRequest, with_schema: bool) -> Value {
+    let messages: Vec<Value> = request
+        .messages
+        .iter()
+        .map(|message| {
+            let role = match message.author {
+                Author::User => "user",
+                Author::Assistant => "assistant",
+            };
+            json!({"role": role, "content": message.text})
+        })
+        .collect();
+    let mut body = json!({"model": spec.model, "max_tokens": request.max_output_tokens, "messages": messages});
+    if !request.system.is_empty() {
+        body["system"] = request.system.as_str().into();
+    }
+    if let Some(output) = request.schema.as_ref().filter(|_| with_schema) {
+        body["output_config"] = json!({"format": {"type": "json_schema", "schema": for_vendor(&output.schema)}});
+    }
+    body
+}
+
+/// Reads a reply; the error says what is missing.
+pub(super) fn read(reply: &Map<String, Value>) -> Result<Answer, &'static str> {
+    let content = reply.get("content").and_then(Value::as_array).ok_or("it has no content")?;
+    let text = content
+        .iter()
+        .filter(|block| block.get("type").and_then(Value::as_str) == Some("text"))
+        .filter_map(|block| block.get("text").and_then(Value::as_str))
+        .collect();
+    let finish = match reply.get("stop_reason").and_then(Value::as_str) {
+        Some("end_turn" | "stop_sequence") | None => Finish::Stop,
+        Some("max_tokens" | "model_context_window_exceeded") => Finish::Length,
+        Some("refusal") => Finish::Refusal,
+        Some(other) => Finish::Other(other.to_owned()),
+    };
+    Ok(Answer {
+        text,
+        finish,
+        usage: reply.get("usage").and_then(usage_of),
+        model: reply.get("model").and_then(Value::as_str).map(str::to_owned),
+    })
+}
+
+fn usage_of(usage: &Value) -> Option<Usage> {
+    let count = |name: &str| usage.get(name).and_then(Value::as_u64);
+    let (cache_read, cache_write) =
+        (count("cache_read_input_tokens").unwrap_or(0), count("cache_creation_input_tokens").unwrap_or(0));
+    Some(Usage {
+        calls: 1,
+        input: count("input_tokens")?.saturating_add(cache_read).saturating_add(cache_write),
+        output: count("output_tokens")?,
+        cache_read,
+        cache_write,
+        estimated: false,
+    })
+}

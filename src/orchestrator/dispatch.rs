@@ -1,0 +1,248 @@
+//! From a decision to a message: what a task's worker gets to see.
+//!
+//! A task is made of facts alone, so that two holders make the same one. Text travels inside up to a bound, the rest by
+//! reference; files always by their hash.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::facts::Facts;
+use super::next::{Attempts, Job, checks_of};
+use crate::wire::subject::TaskSubject;
+use crate::wire::{
+    Artifact, Content, ContentHash, ContextItem, FilePath, Message, MessageType, Metadata, Party, Plan, Reply, Report,
+    Role, Root, RunId, Task, TaskId, WIRE_VERSION, limits,
+};
+
+/// Bytes of a goal that travels inside a task.
+const GOAL_INLINE_BYTES_MAX: usize = 64 * 1024;
+/// Description of the planner's task.
+const PLAN_TASK: &str = "Make a plan for the goal.";
+/// Description of the synthesizer's task.
+const ANSWER_TASK: &str = "Make one answer of all results.";
+
+/// Makes the tasks of one run.
+pub(super) struct Dispatch<'a> {
+    pub(super) root: &'a Root,
+    pub(super) run: &'a RunId,
+    pub(super) facts: &'a Facts,
+    pub(super) attempts: &'a Attempts,
+}
+
+impl Dispatch<'_> {
+    /// The task of a job, with `limit` as its worker's time.
+    pub(super) fn task(&self, job: &Job, limit: Duration) -> Task {
+        let mut room = limits::INLINE_BYTES_MAX;
+        let goal = self.goal(&mut room);
+        let evidence = self
+            .evidence(job)
+            .into_iter()
+            .map(|reply| self.item(reply, &mut room))
+            .collect();
+        let context = self
+            .context(job)
+            .into_iter()
+            .map(|reply| self.item(reply, &mut room))
+            .collect();
+        Task {
+            v: WIRE_VERSION,
+            run: self.run.clone(),
+            id: job.task.clone(),
+            attempt: job.attempt,
+            role: job.role,
+            description: self.description(job),
+            goal,
+            context,
+            evidence,
+            files: self.files(job),
+            limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// The request as the history keeps it.
+    pub(super) fn message(&self, task: &Task) -> Message {
+        let bytes = task.description.len() as u64;
+        let to = TaskSubject {
+            role: task.role,
+            run: task.run.clone(),
+            task: task.id.clone(),
+            attempt: task.attempt,
+        };
+        let metadata = Metadata {
+            run: task.run.clone(),
+            task: task.id.clone(),
+            attempt: task.attempt,
+            input: Some(input_hash(task)),
+            bytes,
+            reference: Some(self.root.task(&to)),
+        };
+        let from = Party::Role(Role::Orchestrator);
+        Message::new(
+            from,
+            Party::Role(task.role),
+            MessageType::Request,
+            task.description.clone(),
+            metadata,
+        )
+    }
+
+    fn description(&self, job: &Job) -> String {
+        let planned = self.facts.plan.as_ref().and_then(|plan| plan.task(&job.task));
+        match (planned, job.role) {
+            (Some(task), _) => task.description.clone(),
+            (None, Role::Planner) => PLAN_TASK.to_owned(),
+            (None, _) => ANSWER_TASK.to_owned(),
+        }
+    }
+
+    fn goal(&self, room: &mut usize) -> Content {
+        let text = &self.facts.goal.text;
+        if text.len() > GOAL_INLINE_BYTES_MAX {
+            return Content::Goal;
+        }
+        *room = room.saturating_sub(text.len());
+        Content::inline(text.clone())
+    }
+
+    fn item(&self, reply: &Reply, room: &mut usize) -> ContextItem {
+        let text = reply.text();
+        let content = if text.len() <= *room {
+            *room -= text.len();
+            Content::inline(text)
+        } else {
+            let (run, task) = (reply.run.clone(), reply.task.clone());
+            let to = TaskSubject {
+                role: reply.role,
+                run,
+                task,
+                attempt: reply.attempt,
+            };
+            Content::Result {
+                subject: self.root.result(&to),
+            }
+        };
+        ContextItem {
+            task: reply.task.clone(),
+            role: reply.role,
+            attempt: reply.attempt,
+            content,
+        }
+    }
+
+    /// The replies that the task builds on: those of the tasks it depends on, or of all for the answer.
+    fn context(&self, job: &Job) -> Vec<&Reply> {
+        let Some(plan) = &self.facts.plan else {
+            return Vec::new();
+        };
+        let ids: Vec<&TaskId> = match plan.task(&job.task) {
+            Some(task) => task.depends_on.iter().collect(),
+            None => plan.tasks.iter().map(|task| &task.id).collect(),
+        };
+        ids.into_iter()
+            .filter_map(|id| self.facts.result(id, *self.attempts.get(id)?))
+            .collect()
+    }
+
+    /// Why the attempt before was not good enough: its own failure, and the checks that found faults in it.
+    fn evidence(&self, job: &Job) -> Vec<&Reply> {
+        let Some(before) = job.attempt.checked_sub(1).filter(|before| *before > 0) else {
+            return Vec::new();
+        };
+        let own = self
+            .facts
+            .result(&job.task, before)
+            .filter(|reply| reply.failure().is_some());
+        let rejected = |reply: &&Reply| reply.report().and_then(Report::passed) == Some(false);
+        let checks = match &self.facts.plan {
+            Some(plan) if job.role == Role::Coder => checks_of(plan, std::slice::from_ref(&job.task)),
+            _ => Vec::new(),
+        };
+        own.into_iter()
+            .chain(
+                checks
+                    .into_iter()
+                    .filter_map(|check| self.facts.result(&check.id, before))
+                    .filter(rejected),
+            )
+            .collect()
+    }
+
+    /// The files in sight: attached ones, then those of the tasks before, then those of the attempts before; a later one
+    /// of the same name hides an earlier one.
+    fn files(&self, job: &Job) -> Vec<Artifact> {
+        let mut files = FileView::default();
+        files.add(&self.facts.goal.attachments);
+        if let Some(plan) = &self.facts.plan {
+            let before = match plan.task(&job.task) {
+                Some(_) => plan
+                    .ancestors(&job.task)
+                    .into_iter()
+                    .map(|task| &task.id)
+                    .collect::<Vec<_>>(),
+                None => plan.tasks.iter().map(|task| &task.id).collect(),
+            };
+            for id in before {
+                files.add(self.latest(id));
+            }
+            files.add(self.facts.files_before(&job.task, job.attempt));
+            if job.role == Role::Coder {
+                for check in checks_of(plan, std::slice::from_ref(&job.task)) {
+                    files.add(self.facts.files_before(&check.id, job.attempt));
+                }
+            }
+        }
+        files.into_list()
+    }
+
+    fn latest(&self, id: &TaskId) -> &[Artifact] {
+        let reply = self
+            .attempts
+            .get(id)
+            .and_then(|attempt| self.facts.result(id, *attempt));
+        reply.map(Reply::artifacts).unwrap_or_default()
+    }
+}
+
+/// The files of a finished run: what its tasks wrote, attached files only where they were changed.
+pub(super) fn result_files(facts: &Facts, plan: &Plan, attempts: &Attempts) -> Vec<Artifact> {
+    let mut files = FileView::default();
+    for task in &plan.tasks {
+        let reply = attempts
+            .get(&task.id)
+            .and_then(|attempt| facts.result(&task.id, *attempt));
+        files.add(reply.map(Reply::artifacts).unwrap_or_default());
+    }
+    files.into_list()
+}
+
+#[derive(Default)]
+struct FileView(BTreeMap<FilePath, Artifact>);
+
+impl FileView {
+    fn add(&mut self, files: &[Artifact]) {
+        self.0
+            .extend(files.iter().map(|file| (file.path.clone(), file.clone())));
+    }
+
+    fn into_list(self) -> Vec<Artifact> {
+        self.0.into_values().collect()
+    }
+}
+
+/// Hash of what a task gives its worker. Limits, attempt numbers and times are left out: equal hashes are equal work.
+fn input_hash(task: &Task) -> ContentHash {
+    let texts = |items: &[ContextItem]| items.iter().map(|item| item.content.clone()).collect::<Vec<_>>();
+    let files: Vec<_> = task
+        .files
+        .iter()
+        .map(|file| (file.path.as_str(), file.sha256.as_str()))
+        .collect();
+    let input = (
+        task.id.as_str(),
+        &task.description,
+        texts(&task.context),
+        texts(&task.evidence),
+        files,
+    );
+    ContentHash::of(&serde_json::to_vec(&input).unwrap_or_default())
+}

@@ -1,0 +1,225 @@
+//! The doors of the orchestrators: a goal in, an answer or a run's id out, and the control verbs.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use serde_json::json;
+
+use super::{Orchestrator, view};
+use crate::bus::{Answer, BusError, Door, DoorRequest, Outgoing};
+use crate::store::{Accepted, FileSet, Recorded, StoreError};
+use crate::wire::subject::{HEADER_RUN, HEADER_STATUS, TaskSubject};
+use crate::wire::{Artifact, AttachmentBody, Goal, GoalRequest, Role, RunId, RunStatus, TaskId};
+use crate::worker::{DoorWait, error_answer, reply_answer, request_key, wait_for_reply};
+
+/// Runs that one `list` shows.
+const LIST_MAX: usize = 100;
+/// Verbs of later versions; they are known, and answered as not there yet.
+const LATER_VERBS: [&str; 10] = [
+    "cancel", "retry", "approve", "reject", "answer", "note", "pause", "resume", "inbox", "edit",
+];
+
+/// The doors of one orchestrator process. A caller at the run door waits at most `wait`.
+pub fn doors(of: &Arc<Orchestrator>, wait: Duration) -> Vec<Door> {
+    let root = of.bus.root.clone();
+    let run = door("run", root.run_door(), of, move |of, request| async move {
+        run(&of, &request, wait).await
+    });
+    let submit = door("submit", root.submit_door(), of, |of, request| async move {
+        submit(&of, &request).await
+    });
+    let control = door("control", root.control_door("*"), of, |of, request| async move {
+        control(&of, &request).await
+    });
+    vec![run, submit, control]
+}
+
+fn door<F>(
+    name: &str,
+    subject: String,
+    of: &Arc<Orchestrator>,
+    serve: impl Fn(Arc<Orchestrator>, DoorRequest) -> F + Send + Sync + 'static,
+) -> Door
+where
+    F: Future<Output = Answer> + Send + 'static,
+{
+    let of = of.clone();
+    let handler = move |request: DoorRequest| -> BoxFuture<'static, Answer> { Box::pin(serve(of.clone(), request)) };
+    Door {
+        name: name.to_owned(),
+        subject,
+        handler: Arc::new(handler),
+    }
+}
+
+async fn run(of: &Orchestrator, request: &DoorRequest, wait: Duration) -> Answer {
+    let asked = match read(request) {
+        Ok(asked) => asked,
+        Err(refusal) => return refusal,
+    };
+    let result = TaskSubject::of_run(&asked.run, 1);
+    let enqueue = async { accept(of, &asked).await.map(drop).map_err(Refused::into_wait) };
+    let json = request.payload.trim_ascii_start().starts_with(b"{");
+    match wait_for_reply(&of.bus, &of.store, &result, enqueue, wait).await {
+        Ok(reply) => reply_answer(&reply, json),
+        Err(error) => error_answer(error).header(HEADER_RUN, asked.run.as_str()),
+    }
+}
+
+async fn submit(of: &Orchestrator, request: &DoorRequest) -> Answer {
+    let asked = match read(request) {
+        Ok(asked) => asked,
+        Err(refusal) => return refusal,
+    };
+    match accept(of, &asked).await {
+        Ok(status) => {
+            let run = asked.run.as_str();
+            let json = request.payload.trim_ascii_start().starts_with(b"{");
+            let body = if json {
+                json!({ "run": run, "status": status.name() }).to_string()
+            } else {
+                run.to_owned()
+            };
+            Answer::ok(body)
+                .header(HEADER_RUN, run)
+                .header(HEADER_STATUS, status.name())
+        }
+        Err(refused) => error_answer(refused.into_wait()).header(HEADER_RUN, asked.run.as_str()),
+    }
+}
+
+/// A goal with the run that it is.
+struct Asked {
+    run: RunId,
+    goal: GoalRequest,
+}
+
+fn read(request: &DoorRequest) -> Result<Asked, Answer> {
+    let goal = GoalRequest::parse(&request.payload).map_err(|error| Answer::error(400, &error.to_string()))?;
+    let key = request_key(request).map_err(|why| Answer::error(400, &why))?;
+    let run = key.map_or_else(RunId::random, |key| RunId::from_key("", &key));
+    Ok(Asked { run, goal })
+}
+
+/// Why a goal was not accepted.
+enum Refused {
+    Conflict(RunId),
+    Store(StoreError),
+}
+
+impl<E: Into<StoreError>> From<E> for Refused {
+    fn from(error: E) -> Self {
+        Refused::Store(error.into())
+    }
+}
+
+impl Refused {
+    fn into_wait(self) -> DoorWait {
+        match self {
+            Refused::Conflict(run) => DoorWait::Conflict { run },
+            Refused::Store(error) => DoorWait::Store(error),
+        }
+    }
+}
+
+/// Stores the goal and puts the run on the queue. The same key again is the same run, wherever it stands.
+async fn accept(of: &Orchestrator, asked: &Asked) -> Result<RunStatus, Refused> {
+    if of.bus.queue_is_half_full().await? {
+        let source = "it is over half of its bytes; the rest is kept for the runs that began".into();
+        return Err(BusError::Full {
+            stream: of.bus.root.tasks_stream(),
+            subject: of.bus.root.run_door(),
+            source,
+        }
+        .into());
+    }
+    let attachments = keep_attachments(of, asked).await?;
+    let goal = Goal::new(asked.goal.goal.clone(), attachments);
+    let status = match of.store.runs.accept(&asked.run, &goal).await? {
+        Accepted::New => RunStatus::Submitted,
+        Accepted::Known(Recorded { record, .. }) => record.status,
+        Accepted::Conflict => return Err(Refused::Conflict(asked.run.clone())),
+    };
+    if status == RunStatus::Submitted {
+        let start = TaskSubject {
+            role: Role::Orchestrator,
+            run: asked.run.clone(),
+            task: TaskId::start(),
+            attempt: 1,
+        };
+        let message = Outgoing::new(of.bus.root.tasks_stream(), of.bus.root.task(&start), Vec::new());
+        match of.bus.store(message).await {
+            Ok(_) | Err(BusError::Taken { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(status)
+}
+
+/// Stores the files that came inside the request; those that are stored already are taken as they are named.
+async fn keep_attachments(of: &Orchestrator, asked: &Asked) -> Result<Vec<Artifact>, StoreError> {
+    let mut inside = FileSet::new();
+    let mut artifacts = Vec::new();
+    for attachment in &asked.goal.attachments {
+        match &attachment.body {
+            AttachmentBody::Text { text } => drop(inside.insert(attachment.path.clone(), text.clone().into_bytes())),
+            AttachmentBody::Stored { artifact } => {
+                artifacts.push(Artifact {
+                    path: attachment.path.clone(),
+                    role: Role::Orchestrator,
+                    ..artifact.clone()
+                });
+            }
+        }
+    }
+    // A run must not begin with files that nobody can read.
+    of.store.artifacts.get_all(&asked.run, &artifacts).await?;
+    artifacts.extend(of.store.artifacts.put(&asked.run, Role::Orchestrator, &inside).await?);
+    Ok(artifacts)
+}
+
+async fn control(of: &Orchestrator, request: &DoorRequest) -> Answer {
+    let verb = request.subject.rsplit('.').next().unwrap_or_default();
+    match verb {
+        "list" => list(of).await,
+        "status" => status(of, request).await,
+        later if LATER_VERBS.contains(&later) => Answer::error(
+            501,
+            &format!("the verb {later} is not implemented in this version; there are: list, status"),
+        ),
+        other => Answer::error(501, &format!("there is no verb {other:?}; there are: list, status")),
+    }
+}
+
+async fn list(of: &Orchestrator) -> Answer {
+    match of.store.runs.list().await {
+        Ok(mut runs) => {
+            let total = runs.len();
+            runs.truncate(LIST_MAX);
+            Answer::ok(json!({ "runs": runs, "total": total }).to_string())
+        }
+        Err(error) => error_answer(error.into()),
+    }
+}
+
+/// The run's id, as plain text or as `{"run": id}`.
+async fn status(of: &Orchestrator, request: &DoorRequest) -> Answer {
+    let text = String::from_utf8_lossy(&request.payload);
+    let named = match serde_json::from_str::<serde_json::Value>(text.trim()) {
+        Ok(value) => value.get("run").and_then(|run| run.as_str()).map(str::to_owned),
+        Err(_) => None,
+    };
+    let run = match named.as_deref().unwrap_or(text.trim()).parse::<RunId>() {
+        Ok(run) => run,
+        Err(error) => return Answer::error(400, &format!("{error}; send a run's id, or {{\"run\": id}}")),
+    };
+    match view::view(&of.store, &run, of.settings.rework_max).await {
+        Ok(Some(view)) => Answer::ok(serde_json::to_string(&view).unwrap_or_default())
+            .header(HEADER_RUN, run.as_str())
+            .header(HEADER_STATUS, view.status.name()),
+        Ok(None) => Answer::error(404, &format!("there is no run {run}; `list` shows those that are kept")),
+        Err(error) => error_answer(error.into()),
+    }
+}

@@ -1,0 +1,104 @@
+//! All that is known of a run, read from the store: what a decision may hang on, and nothing else.
+
+use std::collections::BTreeMap;
+
+use crate::store::{HistoryEntry, Store, StoreError};
+use crate::wire::{Artifact, Goal, Message, Plan, Reply, Role, RunId, RunRecord, TaskId};
+
+/// One attempt of a task.
+pub(super) type Try = (TaskId, u32);
+
+/// The stored facts of a run.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// What the user asked for.
+    pub goal: Goal,
+    /// The plan in force.
+    pub plan: Option<Plan>,
+    /// The requests sent, in their order.
+    pub requests: Vec<HistoryEntry>,
+    /// The replies, the run's own excluded.
+    pub results: BTreeMap<(TaskId, u32), Reply>,
+}
+
+impl Facts {
+    /// Reads everything; `None` when the run has no goal, so that it is none.
+    pub async fn load(store: &Store, run: &RunId, record: &RunRecord) -> Result<Option<Self>, StoreError> {
+        let Some(goal) = store.runs.goal(run).await? else {
+            return Ok(None);
+        };
+        let plan = match record.plan {
+            0 => None,
+            revision => store.runs.plan(run, revision).await?,
+        };
+        let requests = store.runs.history(run).await?;
+        let mut facts = Self {
+            goal,
+            plan,
+            requests,
+            results: BTreeMap::new(),
+        };
+        facts.reconcile(store, run).await?;
+        Ok(Some(facts))
+    }
+
+    /// The facts of a run that nobody has held yet: its goal.
+    pub(super) fn fresh(goal: Goal) -> Self {
+        Self {
+            goal,
+            plan: None,
+            requests: Vec::new(),
+            results: BTreeMap::new(),
+        }
+    }
+
+    /// Reads all results anew: the live copies can be missed.
+    pub(super) async fn reconcile(&mut self, store: &Store, run: &RunId) -> Result<(), StoreError> {
+        for (_, reply) in store.results.of_run(run).await? {
+            self.absorb(reply);
+        }
+        Ok(())
+    }
+
+    /// Takes a reply in; true when it was not known. The first one counts.
+    pub(super) fn absorb(&mut self, reply: Reply) -> bool {
+        let key = (reply.task.clone(), reply.attempt);
+        if reply.role == Role::Orchestrator || self.results.contains_key(&key) {
+            return false;
+        }
+        self.results.insert(key, reply);
+        true
+    }
+
+    /// The reply to an attempt.
+    pub(super) fn result(&self, task: &TaskId, attempt: u32) -> Option<&Reply> {
+        self.results.get(&(task.clone(), attempt))
+    }
+
+    /// The last attempt before `attempt` that named files.
+    pub(super) fn files_before(&self, task: &TaskId, attempt: u32) -> &[Artifact] {
+        let earlier = self.results.range((task.clone(), 0)..(task.clone(), attempt));
+        let named = earlier
+            .rev()
+            .map(|(_, reply)| reply.artifacts())
+            .find(|files| !files.is_empty());
+        named.unwrap_or_default()
+    }
+
+    /// The messages that were sent, in their order.
+    pub(super) fn messages(&self) -> Vec<Message> {
+        self.requests.iter().map(|entry| entry.message.clone()).collect()
+    }
+
+    /// Attempts that were asked for and have no reply.
+    pub(super) fn unanswered(&self) -> Vec<(Role, Try)> {
+        let open = self.requests.iter().filter_map(|entry| {
+            let key = (entry.message.metadata.task.clone(), entry.message.metadata.attempt);
+            let crate::wire::Party::Role(role) = entry.message.to else {
+                return None;
+            };
+            (!self.results.contains_key(&key)).then_some((role, key))
+        });
+        open.collect()
+    }
+}

@@ -1,0 +1,165 @@
+//! The end of a run: its result, first writer wins, and the epilogue, which any holder may do, any number of times.
+
+use super::claim::{Lease, Lost};
+use super::dispatch::result_files;
+use super::facts::Facts;
+use super::next::attempts;
+use crate::bus::Bus;
+use crate::store::{Store, StoreError, Stored};
+use crate::wire::subject::TaskSubject;
+use crate::wire::{
+    Event, EventKind, Failure, Outcome, Reply, Report, Role, RunId, RunRecord, RunStatus, TaskId, TestReport, Usage,
+    limits,
+};
+
+/// Tests of a run's report that name their failures.
+const FAILURES_MAX: usize = 20;
+/// Tries of the epilogue's write against others who do the same.
+const WRITE_TRIES_MAX: u32 = 8;
+
+/// The run's reply when the synthesizer has answered.
+pub(super) fn completed(run: &RunId, generation: u32, facts: &Facts, rework_max: u32) -> Reply {
+    let answer = facts
+        .results
+        .iter()
+        .rev()
+        .find(|((task, _), reply)| *task == TaskId::answer() && reply.failure().is_none());
+    let content = answer.map(|(_, reply)| reply.text().to_owned()).unwrap_or_default();
+    let (mut artifacts, mut report) = (Vec::new(), None);
+    if let Some(plan) = &facts.plan
+        && let Ok(attempts) = attempts(facts, plan, rework_max)
+    {
+        artifacts = result_files(facts, plan, &attempts);
+        let tests = plan
+            .tasks
+            .iter()
+            .filter_map(|task| facts.result(&task.id, attempts[&task.id]));
+        report = summed(tests.filter_map(|reply| match reply.report() {
+            Some(Report::Tests(tests)) => Some(tests),
+            _ => None,
+        }));
+    }
+    let report = report.map(Report::Tests);
+    reply(
+        run,
+        generation,
+        facts,
+        Outcome::Completed {
+            content,
+            artifacts,
+            report,
+        },
+    )
+}
+
+/// The run's reply when it cannot go on.
+pub(super) fn failed(run: &RunId, generation: u32, facts: &Facts, failure: Failure) -> Reply {
+    reply(run, generation, facts, Outcome::Failed { failure })
+}
+
+fn reply(run: &RunId, generation: u32, facts: &Facts, outcome: Outcome) -> Reply {
+    let mut usage = Usage::default();
+    facts.results.values().for_each(|reply| usage += reply.usage);
+    Reply {
+        usage,
+        ..Reply::new(Role::Orchestrator, run.clone(), TaskId::run(), generation, outcome)
+    }
+}
+
+/// All test runs of the result as one, `None` when there was none.
+fn summed<'a>(reports: impl Iterator<Item = &'a TestReport>) -> Option<TestReport> {
+    reports.cloned().reduce(|mut sum, report| {
+        let last_outcome = if report.passed { sum.outcome } else { report.outcome };
+        sum.passed &= report.passed;
+        sum.tests += report.tests;
+        sum.ok += report.ok;
+        sum.failed += report.failed;
+        sum.errors += report.errors;
+        sum.skipped += report.skipped;
+        sum.wall_ms += report.wall_ms;
+        sum.failures.extend(report.failures);
+        sum.failures.truncate(FAILURES_MAX);
+        sum.output = limits::cut(
+            &format!("{}\n{}", sum.output, report.output),
+            limits::REPLY_CONTENT_BYTES_MAX / 4,
+        );
+        TestReport {
+            outcome: last_outcome,
+            ..sum
+        }
+    })
+}
+
+/// Stores the run's reply, or finds the one that was first, and tidies up after it.
+pub(super) async fn finish(
+    bus: &Bus,
+    store: &Store,
+    lease: &mut Lease,
+    facts: &Facts,
+    reply: Reply,
+) -> Result<Result<(), Lost>, StoreError> {
+    let reply = match store.results.publish(&reply).await? {
+        Stored::Ours(_) => reply,
+        Stored::Theirs(first) => *first,
+    };
+    cancel_rest(store, &lease.run, facts).await?;
+    let status = status_of(&reply);
+    if let Err(lost) = lease.write(store, |record| end(record, status)).await? {
+        return Ok(Err(lost));
+    }
+    let event = Event {
+        usage: Some(reply.usage),
+        ..Event::of_run(&lease.run, EventKind::Finished, status.name())
+    };
+    bus.tell(&event).await;
+    Ok(Ok(()))
+}
+
+/// The epilogue of a run that somebody else finished: whoever that was may have died before doing it.
+pub(super) async fn epilogue(store: &Store, run: &RunId, record: &RunRecord) -> Result<(), StoreError> {
+    let result = TaskSubject::of_run(run, record.generation);
+    let (Some(reply), Some(facts)) = (
+        store.results.get(&result).await?,
+        Facts::load(store, run, record).await?,
+    ) else {
+        return Ok(());
+    };
+    cancel_rest(store, run, &facts).await?;
+    let status = status_of(&reply);
+    for _ in 0..WRITE_TRIES_MAX {
+        let Some(mut now) = store.runs.record(run).await? else {
+            break;
+        };
+        if now.record.status.terminal() || now.record.generation != record.generation {
+            break;
+        }
+        end(&mut now.record, status);
+        if store.runs.write(run, &now.record, now.revision).await?.is_some() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Every attempt that was asked for gets an answer: its worker stops, and its queue entry is acknowledged unread.
+async fn cancel_rest(store: &Store, run: &RunId, facts: &Facts) -> Result<(), StoreError> {
+    for (role, (task, attempt)) in facts.unanswered() {
+        let reason = "the run ended before this task was done".to_owned();
+        let reply = Reply::new(role, run.clone(), task, attempt, Outcome::Canceled { reason });
+        store.results.publish(&reply).await?;
+    }
+    Ok(())
+}
+
+fn end(record: &mut RunRecord, status: RunStatus) {
+    record.status = status;
+    record.owner = None;
+}
+
+fn status_of(reply: &Reply) -> RunStatus {
+    match reply.outcome {
+        Outcome::Completed { .. } => RunStatus::Completed,
+        Outcome::Failed { .. } => RunStatus::Failed,
+        Outcome::Canceled { .. } => RunStatus::Canceled,
+    }
+}

@@ -1,0 +1,123 @@
+//! Floor 5: what drives runs.
+//!
+//! A run is a task of role `orchestrator`, so the same worker loop serves it. Its progress is a pure function of stored
+//! facts (`next`), so any orchestrator can go on with any run at any moment; the fence (`claim`) sees to it that only one
+//! of them acts. No process owns state that dies with it.
+
+mod claim;
+mod dispatch;
+mod doors;
+mod drive;
+mod facts;
+mod finish;
+mod loops;
+mod next;
+mod view;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+use self::claim::{Claim, claim};
+use self::drive::Drive;
+use crate::bus::{Bus, presence};
+use crate::store::Store;
+use crate::wire::{Failure, FailureKind, Role, limits};
+use crate::worker::{Delivery, Done, Handler};
+
+pub use doors::doors;
+pub use facts::Facts;
+pub use loops::{LoopDetector, LoopFound};
+pub use next::{Job, Step, next};
+pub use view::view;
+
+/// Pause before a delivery that lost a race is looked at again.
+const AGAIN_MS: u64 = 100;
+
+/// What an operator may choose about runs.
+#[derive(Clone, Debug)]
+pub struct RunSettings {
+    /// New attempts that a failed check may cause, per task.
+    pub rework_max: u32,
+    /// Messages of one run; scaled with the plan when `None`.
+    pub exchanges_max: Option<usize>,
+    /// How long one task of each role may take.
+    pub limits: HashMap<Role, Duration>,
+}
+
+impl Default for RunSettings {
+    fn default() -> Self {
+        Self {
+            rework_max: limits::REWORK_MAX,
+            exchanges_max: None,
+            limits: HashMap::new(),
+        }
+    }
+}
+
+/// Limit of a role that the settings do not name.
+const TASK_LIMIT: Duration = Duration::from_secs(300);
+
+/// Drives the runs that the queue gives it.
+pub struct Orchestrator {
+    bus: Bus,
+    store: Store,
+    settings: RunSettings,
+    name: String,
+}
+
+impl Orchestrator {
+    /// `name` tells this process from others in events.
+    pub fn new(bus: &Bus, store: &Store, settings: RunSettings, name: String) -> Arc<Self> {
+        Arc::new(Self {
+            bus: bus.clone(),
+            store: store.clone(),
+            settings,
+            name,
+        })
+    }
+
+    fn limit(&self, role: Role) -> Duration {
+        self.settings.limits.get(&role).copied().unwrap_or(TASK_LIMIT)
+    }
+
+    /// The failure of a task that nobody answered in time; says so when nobody is there to answer.
+    async fn late(&self, job: &Job) -> Failure {
+        let (role, limit) = (job.role, self.limit(job.role).as_secs());
+        let hint = match presence(&self.bus, role).await {
+            Ok(Some(seen)) if seen.idle == 0 && seen.running == 0 => {
+                format!("; no worker of role {role} is there: start one with `oarlock worker {role}`")
+            }
+            _ => String::new(),
+        };
+        let message = format!(
+            "timeout: {role} did not answer task {} within {limit} s{hint}",
+            job.task
+        );
+        Failure::never(FailureKind::Timeout, message)
+    }
+}
+
+#[async_trait]
+impl Handler for Orchestrator {
+    async fn handle(&self, delivery: &Delivery, stop: &CancellationToken) -> Done {
+        let again = Done::HandBack(Duration::from_millis(AGAIN_MS));
+        let outcome = match claim(&self.bus, &self.store, delivery).await {
+            Ok(Claim::Ack) => Ok(Done::Ack),
+            Ok(Claim::Forget) => Ok(Done::Forget),
+            Ok(Claim::Again) => Ok(again),
+            Ok(Claim::Held(lease)) => Ok(Drive::run(self, *lease, stop).await),
+            Ok(Claim::Finished(record)) => finish::epilogue(&self.store, &delivery.to.run, &record)
+                .await
+                .map(|()| Done::Ack),
+            Err(error) => Err(error),
+        };
+        outcome.unwrap_or_else(|error| {
+            tracing::warn!(run = %delivery.to.run, "a run is looked at again: {:#}", anyhow::Error::from(error));
+            again
+        })
+    }
+}

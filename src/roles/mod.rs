@@ -1,0 +1,192 @@
+//! Floor 4: what each role does with a task.
+//!
+//! A role is a definition (a Markdown file), a way to ask the model, and a few lines that make something checked of the
+//! answer: a plan, files, a verdict. Whatever goes wrong becomes a typed failure; no role panics, and none acts outside
+//! its reply, so a task that runs twice does no harm.
+
+mod briefing;
+mod coder;
+mod definition;
+mod documenter;
+mod files;
+mod planner;
+mod prompt;
+mod qa;
+mod researcher;
+mod reviewer;
+mod trouble;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use self::briefing::Briefing;
+use crate::model::{
+    CallContext, ChatMessage, ChatModel, ChatRequest, Finish, JsonError, OutputSchema, complete_json_checked,
+};
+use crate::store::Store;
+use crate::wire::{Artifact, Failure, FailureKind, Outcome, Reply, Report, Role, Task, Usage};
+use crate::worker::Work;
+
+pub use self::definition::{RoleDefinition, RoleError, RoleLimits, RoleSet};
+pub use self::qa::{Prepare, Tester};
+
+/// Part of a task's limit that one model call may take, so that a second question and the reply fit as well.
+const CALL_SHARE: (u32, u32) = (9, 20);
+
+/// One role at work: its definition, and the means that it has.
+pub struct Desk {
+    /// The role's definition.
+    pub definition: RoleDefinition,
+    /// The fleet's stores.
+    pub store: Store,
+    /// The model, when one is configured.
+    pub model: Option<Arc<dyn ChatModel>>,
+    /// The means to run tests; only qa has them.
+    pub tester: Option<Arc<Tester>>,
+}
+
+/// What a role made of a task.
+struct Product {
+    content: String,
+    artifacts: Vec<Artifact>,
+    report: Option<Report>,
+}
+
+impl Product {
+    fn text(content: String) -> Self {
+        Self {
+            content,
+            artifacts: Vec::new(),
+            report: None,
+        }
+    }
+}
+
+#[async_trait]
+impl Work for Desk {
+    async fn work(&self, task: &Task) -> Reply {
+        let mut usage = Usage::default();
+        let outcome = match self.produce(task, &mut usage).await {
+            Ok(Product {
+                content,
+                artifacts,
+                report,
+            }) => Outcome::Completed {
+                content,
+                artifacts,
+                report,
+            },
+            Err(failure) => Outcome::Failed { failure },
+        };
+        Reply {
+            usage,
+            ..task.reply(outcome)
+        }
+    }
+}
+
+impl Desk {
+    async fn produce(&self, task: &Task, usage: &mut Usage) -> Result<Product, Failure> {
+        let briefing = Briefing::fetch(&self.store, task).await?;
+        match task.role {
+            Role::Planner => planner::work(self, &briefing, usage).await,
+            Role::Researcher => researcher::work(self, &briefing, usage).await,
+            Role::Coder => coder::work(self, &briefing, usage).await,
+            Role::Qa => qa::work(self, &briefing, usage).await,
+            Role::Reviewer => reviewer::work(self, &briefing, usage).await,
+            Role::Documenter => documenter::work(self, &briefing, usage).await,
+            Role::Synthesizer => self.ask_text(&briefing, usage).await.map(Product::text),
+            Role::Orchestrator => Err(Failure::never(
+                FailureKind::InvalidInput,
+                "a run is not a task for a model; send the goal to the door",
+            )),
+        }
+    }
+
+    /// Asks the model for prose.
+    async fn ask_text(&self, briefing: &Briefing, usage: &mut Usage) -> Result<String, Failure> {
+        let request = self.request(briefing, None)?;
+        let reply = self
+            .model()?
+            .complete(&request)
+            .await
+            .map_err(|error| trouble::of_model(briefing.task.role, error))?;
+        *usage += reply.usage;
+        let role = briefing.task.role;
+        match reply.finish {
+            Finish::Length => Err(trouble::cut_off(role, request.max_output_tokens)),
+            Finish::Refusal => Err(trouble::refused(role, &reply.text)),
+            _ if reply.text.trim().is_empty() => Err(Failure::again(
+                FailureKind::ModelOutput,
+                format!("the model of {role} answered nothing"),
+            )),
+            _ => Ok(reply.text),
+        }
+    }
+
+    /// Asks the model for JSON of the role's shape; `check` looks at what the shape cannot say, and its complaints go
+    /// back to the model, once.
+    async fn ask_json<T: Send>(
+        &self,
+        briefing: &Briefing,
+        usage: &mut Usage,
+        check: impl Fn(&Value) -> Result<T, Vec<String>> + Send + Sync,
+    ) -> Result<T, Failure> {
+        let schema = self.definition.output.clone().unwrap_or(Value::Bool(true));
+        let schema = OutputSchema {
+            name: self.definition.role.to_string(),
+            schema,
+        };
+        let request = self.request(briefing, Some(schema))?;
+        match complete_json_checked(self.model()?.as_ref(), request, check).await {
+            Ok(reply) => {
+                *usage += reply.usage;
+                Ok(reply.value)
+            }
+            Err(error) => {
+                *usage += JsonError::usage(&error);
+                Err(trouble::of_json(briefing.task.role, error))
+            }
+        }
+    }
+
+    fn request(&self, briefing: &Briefing, schema: Option<OutputSchema>) -> Result<ChatRequest, Failure> {
+        let task = &briefing.task;
+        let prompt = prompt::render(&self.definition, briefing).map_err(|error| {
+            Failure::never(
+                FailureKind::Internal,
+                format!("the prompt of {} cannot be made: {error:#}", task.role),
+            )
+        })?;
+        let (share, whole) = CALL_SHARE;
+        Ok(ChatRequest {
+            system: format!(
+                "You are the {} of a team: you {}.",
+                task.role, self.definition.description
+            ),
+            messages: vec![ChatMessage::user(prompt)],
+            schema,
+            max_output_tokens: self.definition.limits.output_tokens,
+            timeout: Duration::from_millis(task.limit_ms) * share / whole,
+            context: CallContext {
+                role: task.role.to_string(),
+                task: task.description.clone(),
+                task_id: task.id.to_string(),
+                attempt: task.attempt,
+            },
+        })
+    }
+
+    fn model(&self) -> Result<&Arc<dyn ChatModel>, Failure> {
+        self.model.as_ref().ok_or_else(|| {
+            let message = format!(
+                "the worker of {} has no model; give it one with --model or OARLOCK_MODEL (`oarlock doctor` lists the ways)",
+                self.definition.role
+            );
+            Failure::never(FailureKind::ModelMissing, message)
+        })
+    }
+}

@@ -1,0 +1,36 @@
+//! The planner: a plan for a goal, prose for anything else that falls to it.
+
+use super::briefing::Briefing;
+use super::{Desk, Product};
+use crate::wire::plan::Proposal;
+use crate::wire::{Failure, Plan, Report, TaskId, Usage};
+
+pub(super) async fn work(desk: &Desk, briefing: &Briefing, usage: &mut Usage) -> Result<Product, Failure> {
+    // A plan inside a plan could go on for ever: only the run's own planning task makes one.
+    if briefing.task.id != TaskId::plan() {
+        return desk.ask_text(briefing, usage).await.map(Product::text);
+    }
+    let plan = desk.ask_json(briefing, usage, |value| {
+        let proposal: Proposal = serde_json::from_value(value.clone()).map_err(|error| vec![error.to_string()])?;
+        proposal.check()
+    });
+    let plan = plan.await?;
+    Ok(Product {
+        content: in_words(&plan),
+        artifacts: Vec::new(),
+        report: Some(Report::Plan(plan)),
+    })
+}
+
+fn in_words(plan: &Plan) -> String {
+    let line = |task: &crate::wire::PlanTask| {
+        let needs: Vec<&str> = task.depends_on.iter().map(TaskId::as_str).collect();
+        let needs = if needs.is_empty() {
+            String::new()
+        } else {
+            format!(" (after {})", needs.join(", "))
+        };
+        format!("{} {}: {}{needs}", task.id, task.role, task.description)
+    };
+    plan.tasks.iter().map(line).collect::<Vec<_>>().join("\n")
+}

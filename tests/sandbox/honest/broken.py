@@ -1,0 +1,5 @@
+"""Honest code that cannot even be read."""
+
+
+def test_broken(:
+    pass

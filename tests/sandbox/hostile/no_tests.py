@@ -1,0 +1,5 @@
+"""Holds no test at all."""
+
+
+def helper():
+    return 1
