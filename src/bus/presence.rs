@@ -24,22 +24,14 @@ pub async fn presence(bus: &Bus, role: Role) -> Result<Option<RolePresence>, Bus
         return Ok(None);
     };
     let info = consumer.cached_info();
-    Ok(Some(RolePresence {
-        role,
-        idle: info.num_waiting,
-        running: info.num_ack_pending,
-        waiting: info.num_pending,
-    }))
+    Ok(Some(RolePresence { role, idle: info.num_waiting, running: info.num_ack_pending, waiting: info.num_pending }))
 }
 
 impl Bus {
     /// True when the work queue holds more than half of its bytes: the rest is kept for the runs that began.
     pub async fn queue_is_half_full(&self) -> Result<bool, BusError> {
         let name = self.root.tasks_stream();
-        let failed = |source: super::error::Source| BusError::Declare {
-            what: format!("stream {name}"),
-            source,
-        };
+        let failed = |source: super::error::Source| BusError::Declare { what: format!("stream {name}"), source };
         let stream = self.js.get_stream(&name).await.map_err(|error| failed(error.into()))?;
         let max = u64::try_from(stream.cached_info().config.max_bytes).unwrap_or(TASKS_BYTES_MAX.unsigned_abs());
         Ok(stream.cached_info().state.bytes > max / 2)

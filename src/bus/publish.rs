@@ -36,22 +36,12 @@ impl Outgoing {
     /// `payload` for `subject`, which lies in `stream`.
     pub fn new(stream: String, subject: String, payload: impl Into<Bytes>) -> Self {
         let id = format!("{:032x}", rand::random::<u128>());
-        Self {
-            stream,
-            subject,
-            payload: payload.into(),
-            headers: HeaderMap::new(),
-            expected: None,
-            id,
-        }
+        Self { stream, subject, payload: payload.into(), headers: HeaderMap::new(), expected: None, id }
     }
 
     /// Only when the last message on the subject has this sequence; 0 means that there is none.
     pub fn expecting(self, sequence: u64) -> Self {
-        Self {
-            expected: Some(sequence),
-            ..self
-        }
+        Self { expected: Some(sequence), ..self }
     }
 
     /// With a header.
@@ -61,10 +51,8 @@ impl Outgoing {
     }
 
     fn message(&self) -> PublishMessage {
-        let message = PublishMessage::build()
-            .payload(self.payload.clone())
-            .headers(self.headers.clone())
-            .message_id(&self.id);
+        let message =
+            PublishMessage::build().payload(self.payload.clone()).headers(self.headers.clone()).message_id(&self.id);
         match self.expected {
             Some(sequence) => message.expected_last_subject_sequence(sequence),
             None => message,
@@ -101,11 +89,7 @@ impl Bus {
     /// Tells people and tools what happened. Not awaited, not retried: no decision hangs on an event.
     pub async fn tell(&self, event: &Event) {
         let payload = serde_json::to_vec(event).unwrap_or_default();
-        if let Err(error) = self
-            .client
-            .publish(self.root.event(&event.run, event.kind), payload.into())
-            .await
-        {
+        if let Err(error) = self.client.publish(self.root.event(&event.run, event.kind), payload.into()).await {
             tracing::debug!("an event was not sent: {error}");
         }
     }
@@ -132,11 +116,7 @@ impl Bus {
             };
             if started.elapsed() > Duration::from_secs(PUBLISH_WAIT_S_MAX) {
                 let subject = message.subject.clone();
-                return Err(BusError::Publish {
-                    subject,
-                    waited_s: started.elapsed().as_secs(),
-                    source: error.into(),
-                });
+                return Err(BusError::Publish { subject, waited_s: started.elapsed().as_secs(), source: error.into() });
             }
             tracing::debug!(subject = message.subject, "publish is tried again: {error}");
             tokio::time::sleep(Duration::from_millis((20 << tries.min(6)).min(RETRY_DELAY_MS_MAX))).await;
@@ -152,11 +132,7 @@ impl Bus {
         let wrong_sequence = error.kind() == PublishErrorKind::WrongLastSequence;
         let store_failed = server_code(&error) == Some(ErrorCode(STORE_FAILED));
         if error.kind() == PublishErrorKind::MaxPayloadExceeded {
-            return Verdict::Refused(BusError::Full {
-                stream,
-                subject,
-                source: error.into(),
-            });
+            return Verdict::Refused(BusError::Full { stream, subject, source: error.into() });
         }
         if !wrong_sequence && !store_failed {
             return Verdict::Unknown(error);
@@ -164,11 +140,7 @@ impl Bus {
         match self.last_from_leader(&stream, &subject).await {
             Ok(Some(kept)) if kept.id.as_ref() == Some(&message.id) => Verdict::Ours(kept.sequence),
             Ok(found) if wrong_sequence || found.is_some() => Verdict::Refused(BusError::Taken { subject }),
-            Ok(_) => Verdict::Refused(BusError::Full {
-                stream,
-                subject,
-                source: error.into(),
-            }),
+            Ok(_) => Verdict::Refused(BusError::Full { stream, subject, source: error.into() }),
             Err(_) => Verdict::Unknown(error),
         }
     }
@@ -186,7 +158,5 @@ enum Verdict {
 
 fn server_code(error: &PublishError) -> Option<ErrorCode> {
     let source = std::error::Error::source(error)?;
-    source
-        .downcast_ref::<jetstream::Error>()
-        .map(jetstream::Error::error_code)
+    source.downcast_ref::<jetstream::Error>().map(jetstream::Error::error_code)
 }

@@ -85,11 +85,7 @@ impl Bus {
             found.extend(page);
             if found.len() > SCAN_MESSAGES_MAX {
                 let (stream, subject) = (stream.to_owned(), filter.to_owned());
-                return Err(BusError::TooMany {
-                    stream,
-                    subject,
-                    max: SCAN_MESSAGES_MAX,
-                });
+                return Err(BusError::TooMany { stream, subject, max: SCAN_MESSAGES_MAX });
             }
             if !full {
                 return Ok(found);
@@ -101,11 +97,7 @@ impl Bus {
     async fn page(&self, stream: &str, filter: &str, from: u64) -> Result<Vec<Kept>, BusError> {
         let failed = |source: super::error::Source| unread(stream, filter, source);
         let inbox = self.client.new_inbox();
-        let mut answers = self
-            .client
-            .subscribe(inbox.clone())
-            .await
-            .map_err(|error| failed(error.into()))?;
+        let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|error| failed(error.into()))?;
         let request = serde_json::json!({ "seq": from, "next_by_subj": filter, "batch": SCAN_PAGE }).to_string();
         let subject = format!("$JS.API.DIRECT.GET.{stream}");
         let sent = self.client.publish_with_reply(subject, inbox, request.into()).await;
@@ -113,39 +105,25 @@ impl Bus {
         let mut page = Vec::new();
         loop {
             let next = tokio::time::timeout(Duration::from_secs(PAGE_WAIT_S_MAX), answers.next()).await;
-            let message = next
-                .map_err(|error| failed(error.into()))?
-                .ok_or_else(|| failed("connection closed".into()))?;
+            let message =
+                next.map_err(|error| failed(error.into()))?.ok_or_else(|| failed("connection closed".into()))?;
             match message.status {
                 Some(StatusCode::NOT_FOUND) => return Ok(page),
                 Some(status) if status.as_u16() == END_OF_BATCH => return Ok(page),
                 Some(status) => {
-                    return Err(failed(
-                        format!("{status} {}", message.description.unwrap_or_default()).into(),
-                    ));
+                    return Err(failed(format!("{status} {}", message.description.unwrap_or_default()).into()));
                 }
-                None => page.push(
-                    StreamMessage::try_from(message)
-                        .map_err(|error| failed(error.into()))?
-                        .into(),
-                ),
+                None => page.push(StreamMessage::try_from(message).map_err(|error| failed(error.into()))?.into()),
             }
         }
     }
 
     async fn stream(&self, name: &str) -> Result<async_nats::jetstream::stream::Stream<()>, BusError> {
         let handle = self.js.get_stream_no_info(name).await;
-        handle.map_err(|source| BusError::Declare {
-            what: format!("stream {name}"),
-            source: source.into(),
-        })
+        handle.map_err(|source| BusError::Declare { what: format!("stream {name}"), source: source.into() })
     }
 }
 
 fn unread(stream: &str, subject: &str, source: impl Into<super::error::Source>) -> BusError {
-    BusError::Read {
-        stream: stream.to_owned(),
-        subject: subject.to_owned(),
-        source: source.into(),
-    }
+    BusError::Read { stream: stream.to_owned(), subject: subject.to_owned(), source: source.into() }
 }

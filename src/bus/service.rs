@@ -60,35 +60,19 @@ pub struct Answer {
 impl Answer {
     /// A good answer.
     pub fn ok(body: impl Into<Bytes>) -> Self {
-        Self {
-            body: body.into(),
-            ..Self::default()
-        }
+        Self { body: body.into(), ..Self::default() }
     }
 
     /// An error: `code` as in HTTP, `text` in the header (its first line) and in the body (whole).
     pub fn error(code: u16, text: &str) -> Self {
-        let line: String = text
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .take(512)
-            .collect();
-        let answer = Self {
-            body: text.to_owned().into(),
-            failed: true,
-            ..Self::default()
-        };
-        answer
-            .header("Nats-Service-Error", &line)
-            .header("Nats-Service-Error-Code", &code.to_string())
+        let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(512).collect();
+        let answer = Self { body: text.to_owned().into(), failed: true, ..Self::default() };
+        answer.header("Nats-Service-Error", &line).header("Nats-Service-Error-Code", &code.to_string())
     }
 
     /// With another body.
     pub fn body(self, body: impl Into<Bytes>) -> Self {
-        Self {
-            body: body.into(),
-            ..self
-        }
+        Self { body: body.into(), ..self }
     }
 
     /// With a header.
@@ -116,10 +100,7 @@ pub async fn open_doors(
     metadata: HashMap<String, String>,
     doors: Vec<Door>,
 ) -> Result<Doors, BusError> {
-    let failed = |source: async_nats::Error| BusError::Core {
-        what: format!("start service {name}"),
-        source,
-    };
+    let failed = |source: async_nats::Error| BusError::Core { what: format!("start service {name}"), source };
     let counts = Arc::new(Counts::default());
     let shown = counts.clone();
     let service = bus
@@ -135,21 +116,9 @@ pub async fn open_doors(
     let serving = TaskTracker::new();
     let places = Arc::new(Semaphore::new(DOOR_WAITERS_MAX));
     for door in doors {
-        let endpoint = service
-            .endpoint_builder()
-            .name(&door.name)
-            .add(&door.subject)
-            .await
-            .map_err(failed)?;
+        let endpoint = service.endpoint_builder().name(&door.name).add(&door.subject).await.map_err(failed)?;
         let (places, counts, tracker) = (places.clone(), counts.clone(), serving.clone());
-        serving.spawn(serve(
-            bus.client.clone(),
-            endpoint,
-            door.handler,
-            places,
-            counts,
-            tracker,
-        ));
+        serving.spawn(serve(bus.client.clone(), endpoint, door.handler, places, counts, tracker));
     }
     let id = service.info().await.id;
     wait_until_reachable(bus, name, &id).await?;
@@ -222,10 +191,9 @@ async fn respond(client: &async_nats::Client, request: &async_nats::service::Req
     counts.add(answer.failed);
     // A reply over the server's limit would leave the caller waiting for ever.
     let answer = match answer.body.len() + 1024 > client.max_payload() {
-        true => Answer::error(
-            413,
-            "the answer is larger than the server's max_payload; read it from the result stream",
-        ),
+        true => {
+            Answer::error(413, "the answer is larger than the server's max_payload; read it from the result stream")
+        }
         false => answer,
     };
     if let Err(error) = request.respond_with_headers(Ok(answer.body), answer.headers).await {
@@ -243,8 +211,5 @@ async fn wait_until_reachable(bus: &Bus, name: &str, id: &str) -> Result<(), Bus
     };
     tokio::time::timeout(Duration::from_secs(READY_WAIT_S_MAX), ping)
         .await
-        .map_err(|late| BusError::Core {
-            what: format!("reach our own service {name}"),
-            source: late.into(),
-        })
+        .map_err(|late| BusError::Core { what: format!("reach our own service {name}"), source: late.into() })
 }

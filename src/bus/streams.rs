@@ -34,10 +34,7 @@ pub struct StreamSettings {
 
 impl Default for StreamSettings {
     fn default() -> Self {
-        Self {
-            replicas: 1,
-            ack_wait: Duration::from_secs(10),
-        }
+        Self { replicas: 1, ack_wait: Duration::from_secs(10) }
     }
 }
 
@@ -49,15 +46,9 @@ impl Bus {
     pub async fn declare(&self, settings: &StreamSettings) -> Result<(), BusError> {
         for config in self.configs() {
             let what = format!("stream {}", config.name);
-            let config = Config {
-                num_replicas: settings.replicas,
-                ..config
-            };
+            let config = Config { num_replicas: settings.replicas, ..config };
             let made = self.js.get_or_create_stream(config).await;
-            made.map_err(|source| BusError::Declare {
-                what,
-                source: source.into(),
-            })?;
+            made.map_err(|source| BusError::Declare { what, source: source.into() })?;
         }
         for role in Role::ALL {
             self.declare_consumer(role, settings).await?;
@@ -70,11 +61,7 @@ impl Bus {
         use async_nats::jetstream::context::ConsumerInfoErrorKind::{NotFound, StreamNotFound};
         let what = || format!("consumer {role} of {}", self.root.tasks_stream());
         let declared = |source: Source| BusError::Declare { what: what(), source };
-        let stream = self
-            .js
-            .get_stream_no_info(self.root.tasks_stream())
-            .await
-            .map_err(|e| declared(e.into()))?;
+        let stream = self.js.get_stream_no_info(self.root.tasks_stream()).await.map_err(|e| declared(e.into()))?;
         match stream.consumer_info(role.name()).await {
             Ok(_) => {}
             Err(error) if matches!(error.kind(), NotFound | StreamNotFound) => return Ok(None),
@@ -99,17 +86,9 @@ impl Bus {
         };
         let what = || format!("consumer {role} of {}", self.root.tasks_stream());
         let declared = |source: Source| BusError::Declare { what: what(), source };
-        let stream = self
-            .js
-            .get_stream_no_info(self.root.tasks_stream())
-            .await
-            .map_err(|e| declared(e.into()))?;
+        let stream = self.js.get_stream_no_info(self.root.tasks_stream()).await.map_err(|e| declared(e.into()))?;
         // Creating over an existing consumer would overwrite its settings, so look first.
-        stream
-            .get_or_create_consumer(role.name(), config)
-            .await
-            .map(drop)
-            .map_err(|e| declared(e.into()))
+        stream.get_or_create_consumer(role.name(), config).await.map(drop).map_err(|e| declared(e.into()))
     }
 
     fn configs(&self) -> [Config; 7] {
@@ -123,25 +102,14 @@ impl Bus {
             max_message_size: MESSAGE_BYTES_MAX,
             ..Default::default()
         };
-        let once = |config: Config| Config {
-            max_messages_per_subject: 1,
-            discard_new_per_subject: true,
-            ..config
-        };
+        let once = |config: Config| Config { max_messages_per_subject: 1, discard_new_per_subject: true, ..config };
         let tasks = Config {
             retention: RetentionPolicy::WorkQueue,
             max_bytes: TASKS_BYTES_MAX,
             ..once(base(root.tasks_stream(), root.all_tasks()))
         };
-        let republish = Republish {
-            source: root.all_results(),
-            destination: root.all_stored(),
-            headers_only: false,
-        };
-        let results = Config {
-            republish: Some(republish),
-            ..once(base(root.results_stream(), root.all_results()))
-        };
+        let republish = Republish { source: root.all_results(), destination: root.all_stored(), headers_only: false };
+        let results = Config { republish: Some(republish), ..once(base(root.results_stream(), root.all_results())) };
         let blobs = once(base(root.blobs_stream(), root.all_blobs()));
         let events = Config {
             discard: DiscardPolicy::Old,
@@ -155,18 +123,7 @@ impl Bus {
             deny_delete: true,
             ..base(format!("KV_{name}"), format!("$KV.{name}.>"))
         };
-        let state = Config {
-            allow_atomic_publish: true,
-            ..bucket(root.state_bucket())
-        };
-        [
-            tasks,
-            results,
-            blobs,
-            events,
-            bucket(root.runs_bucket()),
-            state,
-            bucket(root.history_bucket()),
-        ]
+        let state = Config { allow_atomic_publish: true, ..bucket(root.state_bucket()) };
+        [tasks, results, blobs, events, bucket(root.runs_bucket()), state, bucket(root.history_bucket())]
     }
 }

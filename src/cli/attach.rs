@@ -92,10 +92,9 @@ pub(super) async fn server(config: &Config) -> anyhow::Result<Bus> {
     }
     match Bus::connect(&server_or_default(config), &config.root, "oarlock").await {
         Ok(bus) => Ok(bus),
-        Err(error @ BusError::Connect { .. }) => Err(ended(
-            Exit::Unreachable,
-            format!("no fleet runs here: {:#}", anyhow::Error::from(error)),
-        )),
+        Err(error @ BusError::Connect { .. }) => {
+            Err(ended(Exit::Unreachable, format!("no fleet runs here: {:#}", anyhow::Error::from(error))))
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -18,10 +18,9 @@ struct Demo {
 impl DemoName {
     fn demo(self) -> Demo {
         match self {
-            DemoName::Fibonacci => Demo {
-                goal: "Write a function to calculate fibonacci",
-                script: include_str!("demo/fibonacci.json"),
-            },
+            DemoName::Fibonacci => {
+                Demo { goal: "Write a function to calculate fibonacci", script: include_str!("demo/fibonacci.json") }
+            }
             DemoName::Todo => Demo {
                 goal: "Build a REST API for a todo app with CRUD endpoints, authentication, unit tests and documentation",
                 script: include_str!("demo/todo.json"),

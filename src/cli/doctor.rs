@@ -122,5 +122,8 @@ fn bounds(config: &Config) -> Line {
         Some(max) => max.to_string(),
         None => format!("max(20, 2·(tasks+2)·(1+rework_max)), for 4 tasks {}", limits::exchanges_max(4, rework)),
     };
-    ok(format!("bounds of a run: rework_max {rework}, exchanges_max {exchanges}, plan_tasks_max {}", limits::PLAN_TASKS_MAX))
+    ok(format!(
+        "bounds of a run: rework_max {rework}, exchanges_max {exchanges}, plan_tasks_max {}",
+        limits::PLAN_TASKS_MAX
+    ))
 }

@@ -127,8 +127,9 @@ fn goal_text(args: &RunArgs) -> anyhow::Result<String> {
         (goal, None) => goal.clone().unwrap_or_default().into_bytes(),
     };
     let refused = |error: String| ended(Exit::Usage, error);
-    let text = String::from_utf8(bytes)
-        .map_err(|error| refused(format!("the goal is not UTF-8 text (first bad byte at {})", error.utf8_error().valid_up_to())))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        refused(format!("the goal is not UTF-8 text (first bad byte at {})", error.utf8_error().valid_up_to()))
+    })?;
     let request = GoalRequest { goal: text, attachments: Vec::new() };
     Ok(request.checked().map_err(|error| refused(error.to_string()))?.goal)
 }
@@ -144,7 +145,11 @@ fn attached(paths: &[PathBuf]) -> anyhow::Result<FileSet> {
             return Err(refused("it is no regular file".into()));
         }
         if bytes.len() > limits::FILE_BYTES_MAX as u64 {
-            return Err(refused(format!("it has {} bytes, more than file_bytes_max {}", bytes.len(), limits::FILE_BYTES_MAX)));
+            return Err(refused(format!(
+                "it has {} bytes, more than file_bytes_max {}",
+                bytes.len(),
+                limits::FILE_BYTES_MAX
+            )));
         }
         let name = name_of(path).map_err(|error| refused(error.to_string()))?;
         let content = std::fs::read(path).map_err(|error| refused(error.to_string()))?;
@@ -172,10 +177,9 @@ async fn submit(bus: &Bus, submission: &Submission) -> anyhow::Result<RunId> {
     let run = RunId::from_key("", &key);
     let store = Store::new(bus);
     let artifacts = store.artifacts.put(&run, Role::Orchestrator, &submission.files).await?;
-    let attachments = artifacts.into_iter().map(|artifact| Attachment {
-        path: artifact.path.clone(),
-        body: AttachmentBody::Stored { artifact },
-    });
+    let attachments = artifacts
+        .into_iter()
+        .map(|artifact| Attachment { path: artifact.path.clone(), body: AttachmentBody::Stored { artifact } });
     let request = GoalRequest { goal: submission.text.clone(), attachments: attachments.collect() };
     let mut headers = async_nats::HeaderMap::new();
     headers.insert(HEADER_KEY, key.as_str());

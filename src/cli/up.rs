@@ -16,7 +16,10 @@ const CHECK_S: u64 = 1;
 pub(super) async fn up(config: &Config, args: UpArgs) -> anyhow::Result<()> {
     if config.server.is_some() {
         let how = "start role binaries there instead: oarlock worker <role> --server URL";
-        return Err(ended(Exit::Usage, format!("`oarlock up` starts a server of its own; --server names another one; {how}")));
+        return Err(ended(
+            Exit::Usage,
+            format!("`oarlock up` starts a server of its own; --server names another one; {how}"),
+        ));
     }
     if attach::find_project(config).await.is_some() {
         let what = "a fleet of this folder is up already; use it with `oarlock run`, look at it with `oarlock ps`";

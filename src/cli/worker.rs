@@ -155,9 +155,9 @@ async fn model_of(
     if let Some(scripted) = scripted {
         return Ok(Some(Arc::new(model::Retrying::new(scripted))));
     }
-    let choice = model::choose(&config.models(args)).await.map_err(|error| {
-        ended(Exit::Usage, format!("failed to {:#}", anyhow::Error::from(error)))
-    })?;
+    let choice = model::choose(&config.models(args))
+        .await
+        .map_err(|error| ended(Exit::Usage, format!("failed to {:#}", anyhow::Error::from(error))))?;
     match choice {
         Some(choice) => {
             tracing::info!("model {}/{}: {}", choice.spec.provider.id(), choice.spec.model, choice.why);

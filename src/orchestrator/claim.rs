@@ -100,36 +100,17 @@ async fn take(
     fresh: bool,
 ) -> Result<Claim, StoreError> {
     let run = delivery.to.run.clone();
-    let owner = Owner {
-        seq: delivery.sequence,
-        at: delivery.at,
-        nonce: format!("{:032x}", rand::random::<u128>()),
-    };
-    let mut record = RunRecord {
-        status: RunStatus::Working,
-        owner: Some(owner.clone()),
-        ..before
-    };
+    let owner = Owner { seq: delivery.sequence, at: delivery.at, nonce: format!("{:032x}", rand::random::<u128>()) };
+    let mut record = RunRecord { status: RunStatus::Working, owner: Some(owner.clone()), ..before };
     if delivery.to.task.is_over() {
         let results = store.results.of_run(&run).await?.len() as u64;
-        record.takeovers = if results > record.results_seen {
-            1
-        } else {
-            record.takeovers + 1
-        };
+        record.takeovers = if results > record.results_seen { 1 } else { record.takeovers + 1 };
         record.results_seen = results;
     }
     let exhausted = record.takeovers > TAKEOVERS_MAX;
     // A conflict here is another claim of the same moment: theirs stands, and our message comes again if it must.
     match store.runs.write(&run, &record, revision).await? {
-        Some(revision) => Ok(Claim::Held(Box::new(Lease {
-            run,
-            record,
-            fresh,
-            exhausted,
-            revision,
-            owner,
-        }))),
+        Some(revision) => Ok(Claim::Held(Box::new(Lease { run, record, fresh, exhausted, revision, owner }))),
         None => outrun(store, delivery, owner).await,
     }
 }
@@ -175,20 +156,13 @@ impl Lease {
                     (self.record, self.revision) = (now.record, now.revision);
                 }
                 Some(owner) => {
-                    return Ok(Err(Lost {
-                        superseded: self.owner.seq < owner.seq,
-                    }));
+                    return Ok(Err(Lost { superseded: self.owner.seq < owner.seq }));
                 }
                 None => {
-                    return Ok(Err(Lost {
-                        superseded: now.record.status.terminal(),
-                    }));
+                    return Ok(Err(Lost { superseded: now.record.status.terminal() }));
                 }
             }
         }
-        Err(StoreError::Contended {
-            names: self.run.to_string(),
-            tries: WRITE_TRIES_MAX,
-        })
+        Err(StoreError::Contended { names: self.run.to_string(), tries: WRITE_TRIES_MAX })
     }
 }

@@ -34,16 +34,8 @@ impl Dispatch<'_> {
     pub(super) fn task(&self, job: &Job, limit: Duration) -> Task {
         let mut room = limits::INLINE_BYTES_MAX;
         let goal = self.goal(&mut room);
-        let evidence = self
-            .evidence(job)
-            .into_iter()
-            .map(|reply| self.item(reply, &mut room))
-            .collect();
-        let context = self
-            .context(job)
-            .into_iter()
-            .map(|reply| self.item(reply, &mut room))
-            .collect();
+        let evidence = self.evidence(job).into_iter().map(|reply| self.item(reply, &mut room)).collect();
+        let context = self.context(job).into_iter().map(|reply| self.item(reply, &mut room)).collect();
         Task {
             v: WIRE_VERSION,
             run: self.run.clone(),
@@ -62,12 +54,7 @@ impl Dispatch<'_> {
     /// The request as the history keeps it.
     pub(super) fn message(&self, task: &Task) -> Message {
         let bytes = task.description.len() as u64;
-        let to = TaskSubject {
-            role: task.role,
-            run: task.run.clone(),
-            task: task.id.clone(),
-            attempt: task.attempt,
-        };
+        let to = TaskSubject { role: task.role, run: task.run.clone(), task: task.id.clone(), attempt: task.attempt };
         let metadata = Metadata {
             run: task.run.clone(),
             task: task.id.clone(),
@@ -77,13 +64,7 @@ impl Dispatch<'_> {
             reference: Some(self.root.task(&to)),
         };
         let from = Party::Role(Role::Orchestrator);
-        Message::new(
-            from,
-            Party::Role(task.role),
-            MessageType::Request,
-            task.description.clone(),
-            metadata,
-        )
+        Message::new(from, Party::Role(task.role), MessageType::Request, task.description.clone(), metadata)
     }
 
     fn description(&self, job: &Job) -> String {
@@ -111,22 +92,10 @@ impl Dispatch<'_> {
             Content::inline(text)
         } else {
             let (run, task) = (reply.run.clone(), reply.task.clone());
-            let to = TaskSubject {
-                role: reply.role,
-                run,
-                task,
-                attempt: reply.attempt,
-            };
-            Content::Result {
-                subject: self.root.result(&to),
-            }
+            let to = TaskSubject { role: reply.role, run, task, attempt: reply.attempt };
+            Content::Result { subject: self.root.result(&to) }
         };
-        ContextItem {
-            task: reply.task.clone(),
-            role: reply.role,
-            attempt: reply.attempt,
-            content,
-        }
+        ContextItem { task: reply.task.clone(), role: reply.role, attempt: reply.attempt, content }
     }
 
     /// The replies that the task builds on: those of the tasks it depends on, or of all for the answer.
@@ -138,9 +107,7 @@ impl Dispatch<'_> {
             Some(task) => task.depends_on.iter().collect(),
             None => plan.tasks.iter().map(|task| &task.id).collect(),
         };
-        ids.into_iter()
-            .filter_map(|id| self.facts.result(id, *self.attempts.get(id)?))
-            .collect()
+        ids.into_iter().filter_map(|id| self.facts.result(id, *self.attempts.get(id)?)).collect()
     }
 
     /// Why the attempt before was not good enough: its own failure, and the checks that found faults in it.
@@ -148,22 +115,14 @@ impl Dispatch<'_> {
         let Some(before) = job.attempt.checked_sub(1).filter(|before| *before > 0) else {
             return Vec::new();
         };
-        let own = self
-            .facts
-            .result(&job.task, before)
-            .filter(|reply| reply.failure().is_some());
+        let own = self.facts.result(&job.task, before).filter(|reply| reply.failure().is_some());
         let rejected = |reply: &&Reply| reply.report().and_then(Report::passed) == Some(false);
         let checks = match &self.facts.plan {
             Some(plan) if job.role == Role::Coder => checks_of(plan, std::slice::from_ref(&job.task)),
             _ => Vec::new(),
         };
         own.into_iter()
-            .chain(
-                checks
-                    .into_iter()
-                    .filter_map(|check| self.facts.result(&check.id, before))
-                    .filter(rejected),
-            )
+            .chain(checks.into_iter().filter_map(|check| self.facts.result(&check.id, before)).filter(rejected))
             .collect()
     }
 
@@ -174,11 +133,7 @@ impl Dispatch<'_> {
         files.add(&self.facts.goal.attachments);
         if let Some(plan) = &self.facts.plan {
             let before = match plan.task(&job.task) {
-                Some(_) => plan
-                    .ancestors(&job.task)
-                    .into_iter()
-                    .map(|task| &task.id)
-                    .collect::<Vec<_>>(),
+                Some(_) => plan.ancestors(&job.task).into_iter().map(|task| &task.id).collect::<Vec<_>>(),
                 None => plan.tasks.iter().map(|task| &task.id).collect(),
             };
             for id in before {
@@ -195,10 +150,7 @@ impl Dispatch<'_> {
     }
 
     fn latest(&self, id: &TaskId) -> &[Artifact] {
-        let reply = self
-            .attempts
-            .get(id)
-            .and_then(|attempt| self.facts.result(id, *attempt));
+        let reply = self.attempts.get(id).and_then(|attempt| self.facts.result(id, *attempt));
         reply.map(Reply::artifacts).unwrap_or_default()
     }
 }
@@ -207,9 +159,7 @@ impl Dispatch<'_> {
 pub(super) fn result_files(facts: &Facts, plan: &Plan, attempts: &Attempts) -> Vec<Artifact> {
     let mut files = FileView::default();
     for task in &plan.tasks {
-        let reply = attempts
-            .get(&task.id)
-            .and_then(|attempt| facts.result(&task.id, *attempt));
+        let reply = attempts.get(&task.id).and_then(|attempt| facts.result(&task.id, *attempt));
         files.add(reply.map(Reply::artifacts).unwrap_or_default());
     }
     files.into_list()
@@ -220,8 +170,7 @@ struct FileView(BTreeMap<FilePath, Artifact>);
 
 impl FileView {
     fn add(&mut self, files: &[Artifact]) {
-        self.0
-            .extend(files.iter().map(|file| (file.path.clone(), file.clone())));
+        self.0.extend(files.iter().map(|file| (file.path.clone(), file.clone())));
     }
 
     fn into_list(self) -> Vec<Artifact> {
@@ -232,17 +181,7 @@ impl FileView {
 /// Hash of what a task gives its worker. Limits, attempt numbers and times are left out: equal hashes are equal work.
 fn input_hash(task: &Task) -> ContentHash {
     let texts = |items: &[ContextItem]| items.iter().map(|item| item.content.clone()).collect::<Vec<_>>();
-    let files: Vec<_> = task
-        .files
-        .iter()
-        .map(|file| (file.path.as_str(), file.sha256.as_str()))
-        .collect();
-    let input = (
-        task.id.as_str(),
-        &task.description,
-        texts(&task.context),
-        texts(&task.evidence),
-        files,
-    );
+    let files: Vec<_> = task.files.iter().map(|file| (file.path.as_str(), file.sha256.as_str())).collect();
+    let input = (task.id.as_str(), &task.description, texts(&task.context), texts(&task.evidence), files);
     ContentHash::of(&serde_json::to_vec(&input).unwrap_or_default())
 }

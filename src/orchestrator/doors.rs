@@ -17,22 +17,16 @@ use crate::worker::{DoorWait, error_answer, reply_answer, request_key, wait_for_
 /// Runs that one `list` shows.
 const LIST_MAX: usize = 100;
 /// Verbs of later versions; they are known, and answered as not there yet.
-const LATER_VERBS: [&str; 10] = [
-    "cancel", "retry", "approve", "reject", "answer", "note", "pause", "resume", "inbox", "edit",
-];
+const LATER_VERBS: [&str; 10] =
+    ["cancel", "retry", "approve", "reject", "answer", "note", "pause", "resume", "inbox", "edit"];
 
 /// The doors of one orchestrator process. A caller at the run door waits at most `wait`.
 pub fn doors(of: &Arc<Orchestrator>, wait: Duration) -> Vec<Door> {
     let root = of.bus.root.clone();
-    let run = door("run", root.run_door(), of, move |of, request| async move {
-        run(&of, &request, wait).await
-    });
-    let submit = door("submit", root.submit_door(), of, |of, request| async move {
-        submit(&of, &request).await
-    });
-    let control = door("control", root.control_door("*"), of, |of, request| async move {
-        control(&of, &request).await
-    });
+    let run = door("run", root.run_door(), of, move |of, request| async move { run(&of, &request, wait).await });
+    let submit = door("submit", root.submit_door(), of, |of, request| async move { submit(&of, &request).await });
+    let control =
+        door("control", root.control_door("*"), of, |of, request| async move { control(&of, &request).await });
     vec![run, submit, control]
 }
 
@@ -47,11 +41,7 @@ where
 {
     let of = of.clone();
     let handler = move |request: DoorRequest| -> BoxFuture<'static, Answer> { Box::pin(serve(of.clone(), request)) };
-    Door {
-        name: name.to_owned(),
-        subject,
-        handler: Arc::new(handler),
-    }
+    Door { name: name.to_owned(), subject, handler: Arc::new(handler) }
 }
 
 async fn run(of: &Orchestrator, request: &DoorRequest, wait: Duration) -> Answer {
@@ -77,14 +67,8 @@ async fn submit(of: &Orchestrator, request: &DoorRequest) -> Answer {
         Ok(status) => {
             let run = asked.run.as_str();
             let json = request.payload.trim_ascii_start().starts_with(b"{");
-            let body = if json {
-                json!({ "run": run, "status": status.name() }).to_string()
-            } else {
-                run.to_owned()
-            };
-            Answer::ok(body)
-                .header(HEADER_RUN, run)
-                .header(HEADER_STATUS, status.name())
+            let body = if json { json!({ "run": run, "status": status.name() }).to_string() } else { run.to_owned() };
+            Answer::ok(body).header(HEADER_RUN, run).header(HEADER_STATUS, status.name())
         }
         Err(refused) => error_answer(refused.into_wait()).header(HEADER_RUN, asked.run.as_str()),
     }
@@ -128,12 +112,9 @@ impl Refused {
 async fn accept(of: &Orchestrator, asked: &Asked) -> Result<RunStatus, Refused> {
     if of.bus.queue_is_half_full().await? {
         let source = "it is over half of its bytes; the rest is kept for the runs that began".into();
-        return Err(BusError::Full {
-            stream: of.bus.root.tasks_stream(),
-            subject: of.bus.root.run_door(),
-            source,
-        }
-        .into());
+        return Err(
+            BusError::Full { stream: of.bus.root.tasks_stream(), subject: of.bus.root.run_door(), source }.into()
+        );
     }
     let attachments = keep_attachments(of, asked).await?;
     let goal = Goal::new(asked.goal.goal.clone(), attachments);
@@ -143,12 +124,7 @@ async fn accept(of: &Orchestrator, asked: &Asked) -> Result<RunStatus, Refused> 
         Accepted::Conflict => return Err(Refused::Conflict(asked.run.clone())),
     };
     if status == RunStatus::Submitted {
-        let start = TaskSubject {
-            role: Role::Orchestrator,
-            run: asked.run.clone(),
-            task: TaskId::start(),
-            attempt: 1,
-        };
+        let start = TaskSubject { role: Role::Orchestrator, run: asked.run.clone(), task: TaskId::start(), attempt: 1 };
         let message = Outgoing::new(of.bus.root.tasks_stream(), of.bus.root.task(&start), Vec::new());
         match of.bus.store(message).await {
             Ok(_) | Err(BusError::Taken { .. }) => {}
@@ -185,10 +161,9 @@ async fn control(of: &Orchestrator, request: &DoorRequest) -> Answer {
     match verb {
         "list" => list(of).await,
         "status" => status(of, request).await,
-        later if LATER_VERBS.contains(&later) => Answer::error(
-            501,
-            &format!("the verb {later} is not implemented in this version; there are: list, status"),
-        ),
+        later if LATER_VERBS.contains(&later) => {
+            Answer::error(501, &format!("the verb {later} is not implemented in this version; there are: list, status"))
+        }
         other => Answer::error(501, &format!("there is no verb {other:?}; there are: list, status")),
     }
 }

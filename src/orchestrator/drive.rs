@@ -67,23 +67,15 @@ impl<'a> Drive<'a> {
 
     async fn begin(of: &'a Orchestrator, lease: Lease, stop: &CancellationToken) -> Result<Done, StoreError> {
         let subscribed = of.bus.client.subscribe(of.bus.root.stored_of(&lease.run)).await;
-        let live = subscribed.map_err(|error| BusError::Core {
-            what: "subscribe to a run's results".into(),
-            source: error.into(),
-        })?;
+        let live = subscribed
+            .map_err(|error| BusError::Core { what: "subscribe to a run's results".into(), source: error.into() })?;
         let facts = match lease.fresh {
             true => of.store.runs.goal(&lease.run).await?.map(Facts::fresh),
             false => Facts::load(&of.store, &lease.run, &lease.record).await?,
         };
         let lost_goal = || Facts::fresh(Goal::new(String::new(), Vec::new()));
         let missing = facts.is_none();
-        let mut drive = Drive {
-            of,
-            lease,
-            facts: facts.unwrap_or_else(lost_goal),
-            live,
-            sent: HashMap::new(),
-        };
+        let mut drive = Drive { of, lease, facts: facts.unwrap_or_else(lost_goal), live, sent: HashMap::new() };
         let stopped = match drive.refuse(missing) {
             Some(failure) => drive.fail(failure).await?,
             None => drive.work(stop).await?,
@@ -143,9 +135,7 @@ impl<'a> Drive<'a> {
                 Step::Complete => return self.complete().await,
                 Step::Fail(failure) => return self.fail(failure).await,
             }
-            let wake = self
-                .next_deadline()
-                .min(Instant::now() + Duration::from_secs(RECONCILE_S));
+            let wake = self.next_deadline().min(Instant::now() + Duration::from_secs(RECONCILE_S));
             tokio::select! {
                 message = self.live.next() => match message {
                     Some(message) => self.hear(&message).await,
@@ -165,8 +155,7 @@ impl<'a> Drive<'a> {
         let plan = self.of.store.runs.keep_plan(&self.lease.run, 1, &plan).await?;
         let written = self.lease.write(&self.of.store, |record| record.plan = 1).await?;
         if written.is_ok() {
-            self.tell(EventKind::Planned, format!("{} tasks", plan.tasks.len()))
-                .await;
+            self.tell(EventKind::Planned, format!("{} tasks", plan.tasks.len())).await;
             self.facts.plan = Some(plan);
         }
         Ok(written)
@@ -180,12 +169,8 @@ impl<'a> Drive<'a> {
         let mut messages = self.facts.messages();
         let exchanges = self.exchanges_max();
         for job in jobs {
-            let dispatch = Dispatch {
-                root: &self.of.bus.root,
-                run: &self.lease.run,
-                facts: &self.facts,
-                attempts: &attempts,
-            };
+            let dispatch =
+                Dispatch { root: &self.of.bus.root, run: &self.lease.run, facts: &self.facts, attempts: &attempts };
             let task = dispatch.task(&job, self.of.limit(job.role));
             let known = self.request_of(&job.task, job.attempt).is_some();
             let message = dispatch.message(&task);
@@ -210,11 +195,7 @@ impl<'a> Drive<'a> {
             let subject = self.of.bus.root.task(&subject_of(task));
             let queued = Outgoing::new(stream.clone(), subject, serde_json::to_vec(task).unwrap_or_default());
             let first = self.lease.fresh && !known;
-            outgoing.push(if first {
-                queued.header(HEADER_FIRST, "1")
-            } else {
-                queued
-            });
+            outgoing.push(if first { queued.header(HEADER_FIRST, "1") } else { queued });
         }
         let mut results = self.of.bus.store_all(outgoing).await.into_iter();
         for (job, task, message, known) in tasks {
@@ -230,35 +211,14 @@ impl<'a> Drive<'a> {
                 Some(Err(error)) => return Err(error.into()),
             }
             if !known {
-                self.facts.requests.push(HistoryEntry {
-                    message,
-                    revision,
-                    at: 0,
-                });
+                self.facts.requests.push(HistoryEntry { message, revision, at: 0 });
             }
             let limit = self.of.limit(job.role);
-            let left = if known {
-                self.time_left(&job, limit).await?
-            } else {
-                limit
-            };
-            self.sent
-                .insert((job.task.clone(), job.attempt), (job.clone(), Instant::now() + left));
-            let about = Event::of_task(
-                &task.run,
-                &task.id,
-                task.role,
-                task.attempt,
-                EventKind::Dispatched,
-                &task.description,
-            );
-            self.of
-                .bus
-                .tell(&Event {
-                    text: limits::cut(&about.text, 200),
-                    ..about
-                })
-                .await;
+            let left = if known { self.time_left(&job, limit).await? } else { limit };
+            self.sent.insert((job.task.clone(), job.attempt), (job.clone(), Instant::now() + left));
+            let about =
+                Event::of_task(&task.run, &task.id, task.role, task.attempt, EventKind::Dispatched, &task.description);
+            self.of.bus.tell(&Event { text: limits::cut(&about.text, 200), ..about }).await;
         }
         Ok(())
     }
@@ -295,20 +255,11 @@ impl<'a> Drive<'a> {
     /// Attempts whose time is over get a failure as their result, unless an answer is there after all.
     async fn declare_late(&mut self) -> Result<(), StoreError> {
         let now = Instant::now();
-        let late: Vec<Job> = self
-            .open()
-            .filter(|(_, over)| *over <= now)
-            .map(|(job, _)| job.clone())
-            .collect();
+        let late: Vec<Job> = self.open().filter(|(_, over)| *over <= now).map(|(job, _)| job.clone()).collect();
         for job in late {
             let failure = self.of.late(&job).await;
-            let reply = Reply::new(
-                job.role,
-                self.lease.run.clone(),
-                job.task,
-                job.attempt,
-                Outcome::Failed { failure },
-            );
+            let reply =
+                Reply::new(job.role, self.lease.run.clone(), job.task, job.attempt, Outcome::Failed { failure });
             match self.of.store.results.publish(&reply).await? {
                 Stored::Ours(_) => self.take_in(reply).await,
                 Stored::Theirs(first) => self.take_in(*first).await,
@@ -335,8 +286,7 @@ impl<'a> Drive<'a> {
 
     fn attempts(&self) -> Attempts {
         let plan = self.facts.plan.as_ref();
-        plan.and_then(|plan| attempts(&self.facts, plan, self.of.settings.rework_max).ok())
-            .unwrap_or_default()
+        plan.and_then(|plan| attempts(&self.facts, plan, self.of.settings.rework_max).ok()).unwrap_or_default()
     }
 
     fn exchanges_max(&self) -> usize {
@@ -353,10 +303,7 @@ impl<'a> Drive<'a> {
 
     /// Attempts that this holder sent and that have no answer, with the end of their time.
     fn open(&self) -> impl Iterator<Item = (&Job, Instant)> {
-        let open = self
-            .sent
-            .iter()
-            .filter(|(key, _)| !self.facts.results.contains_key(key));
+        let open = self.sent.iter().filter(|(key, _)| !self.facts.results.contains_key(key));
         open.map(|(_, (job, over))| (job, *over))
     }
 
@@ -376,12 +323,7 @@ impl<'a> Drive<'a> {
 }
 
 fn subject_of(task: &Task) -> TaskSubject {
-    TaskSubject {
-        role: task.role,
-        run: task.run.clone(),
-        task: task.id.clone(),
-        attempt: task.attempt,
-    }
+    TaskSubject { role: task.role, run: task.run.clone(), task: task.id.clone(), attempt: task.attempt }
 }
 
 fn result_event(reply: &Reply) -> Event {
@@ -391,16 +333,6 @@ fn result_event(reply: &Reply) -> Event {
         _ => EventKind::Failed,
     };
     let line = reply.text().lines().next().unwrap_or_default();
-    let event = Event::of_task(
-        &reply.run,
-        &reply.task,
-        reply.role,
-        reply.attempt,
-        kind,
-        &limits::cut(line, 200),
-    );
-    Event {
-        usage: Some(reply.usage),
-        ..event
-    }
+    let event = Event::of_task(&reply.run, &reply.task, reply.role, reply.attempt, kind, &limits::cut(line, 200));
+    Event { usage: Some(reply.usage), ..event }
 }

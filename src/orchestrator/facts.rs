@@ -32,24 +32,14 @@ impl Facts {
             revision => store.runs.plan(run, revision).await?,
         };
         let requests = store.runs.history(run).await?;
-        let mut facts = Self {
-            goal,
-            plan,
-            requests,
-            results: BTreeMap::new(),
-        };
+        let mut facts = Self { goal, plan, requests, results: BTreeMap::new() };
         facts.reconcile(store, run).await?;
         Ok(Some(facts))
     }
 
     /// The facts of a run that nobody has held yet: its goal.
     pub(super) fn fresh(goal: Goal) -> Self {
-        Self {
-            goal,
-            plan: None,
-            requests: Vec::new(),
-            results: BTreeMap::new(),
-        }
+        Self { goal, plan: None, requests: Vec::new(), results: BTreeMap::new() }
     }
 
     /// Reads all results anew: the live copies can be missed.
@@ -78,10 +68,7 @@ impl Facts {
     /// The last attempt before `attempt` that named files.
     pub(super) fn files_before(&self, task: &TaskId, attempt: u32) -> &[Artifact] {
         let earlier = self.results.range((task.clone(), 0)..(task.clone(), attempt));
-        let named = earlier
-            .rev()
-            .map(|(_, reply)| reply.artifacts())
-            .find(|files| !files.is_empty());
+        let named = earlier.rev().map(|(_, reply)| reply.artifacts()).find(|files| !files.is_empty());
         named.unwrap_or_default()
     }
 

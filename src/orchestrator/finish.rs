@@ -19,37 +19,22 @@ const WRITE_TRIES_MAX: u32 = 8;
 
 /// The run's reply when the synthesizer has answered.
 pub(super) fn completed(run: &RunId, generation: u32, facts: &Facts, rework_max: u32) -> Reply {
-    let answer = facts
-        .results
-        .iter()
-        .rev()
-        .find(|((task, _), reply)| *task == TaskId::answer() && reply.failure().is_none());
+    let answer =
+        facts.results.iter().rev().find(|((task, _), reply)| *task == TaskId::answer() && reply.failure().is_none());
     let content = answer.map(|(_, reply)| reply.text().to_owned()).unwrap_or_default();
     let (mut artifacts, mut report) = (Vec::new(), None);
     if let Some(plan) = &facts.plan
         && let Ok(attempts) = attempts(facts, plan, rework_max)
     {
         artifacts = result_files(facts, plan, &attempts);
-        let tests = plan
-            .tasks
-            .iter()
-            .filter_map(|task| facts.result(&task.id, attempts[&task.id]));
+        let tests = plan.tasks.iter().filter_map(|task| facts.result(&task.id, attempts[&task.id]));
         report = summed(tests.filter_map(|reply| match reply.report() {
             Some(Report::Tests(tests)) => Some(tests),
             _ => None,
         }));
     }
     let report = report.map(Report::Tests);
-    reply(
-        run,
-        generation,
-        facts,
-        Outcome::Completed {
-            content,
-            artifacts,
-            report,
-        },
-    )
+    reply(run, generation, facts, Outcome::Completed { content, artifacts, report })
 }
 
 /// The run's reply when it cannot go on.
@@ -60,10 +45,7 @@ pub(super) fn failed(run: &RunId, generation: u32, facts: &Facts, failure: Failu
 fn reply(run: &RunId, generation: u32, facts: &Facts, outcome: Outcome) -> Reply {
     let mut usage = Usage::default();
     facts.results.values().for_each(|reply| usage += reply.usage);
-    Reply {
-        usage,
-        ..Reply::new(Role::Orchestrator, run.clone(), TaskId::run(), generation, outcome)
-    }
+    Reply { usage, ..Reply::new(Role::Orchestrator, run.clone(), TaskId::run(), generation, outcome) }
 }
 
 /// All test runs of the result as one, `None` when there was none.
@@ -79,14 +61,8 @@ fn summed<'a>(reports: impl Iterator<Item = &'a TestReport>) -> Option<TestRepor
         sum.wall_ms += report.wall_ms;
         sum.failures.extend(report.failures);
         sum.failures.truncate(FAILURES_MAX);
-        sum.output = limits::cut(
-            &format!("{}\n{}", sum.output, report.output),
-            limits::REPLY_CONTENT_BYTES_MAX / 4,
-        );
-        TestReport {
-            outcome: last_outcome,
-            ..sum
-        }
+        sum.output = limits::cut(&format!("{}\n{}", sum.output, report.output), limits::REPLY_CONTENT_BYTES_MAX / 4);
+        TestReport { outcome: last_outcome, ..sum }
     })
 }
 
@@ -107,10 +83,7 @@ pub(super) async fn finish(
     if let Err(lost) = lease.write(store, |record| end(record, status)).await? {
         return Ok(Err(lost));
     }
-    let event = Event {
-        usage: Some(reply.usage),
-        ..Event::of_run(&lease.run, EventKind::Finished, status.name())
-    };
+    let event = Event { usage: Some(reply.usage), ..Event::of_run(&lease.run, EventKind::Finished, status.name()) };
     bus.tell(&event).await;
     Ok(Ok(()))
 }
@@ -118,10 +91,7 @@ pub(super) async fn finish(
 /// The epilogue of a run that somebody else finished: whoever that was may have died before doing it.
 pub(super) async fn epilogue(store: &Store, run: &RunId, record: &RunRecord) -> Result<(), StoreError> {
     let result = TaskSubject::of_run(run, record.generation);
-    let (Some(reply), Some(facts)) = (
-        store.results.get(&result).await?,
-        Facts::load(store, run, record).await?,
-    ) else {
+    let (Some(reply), Some(facts)) = (store.results.get(&result).await?, Facts::load(store, run, record).await?) else {
         return Ok(());
     };
     cancel_rest(store, run, &facts).await?;

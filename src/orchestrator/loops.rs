@@ -57,10 +57,7 @@ impl LoopDetector {
     /// [`LoopFound`] when the newest must not be sent.
     pub fn check(&self, messages: &[Message]) -> Result<(), LoopFound> {
         if messages.len() > self.messages_max {
-            return Err(LoopFound::MaxIterations {
-                count: messages.len(),
-                max: self.messages_max,
-            });
+            return Err(LoopFound::MaxIterations { count: messages.len(), max: self.messages_max });
         }
         let window = &messages[messages.len().saturating_sub(WINDOW)..];
         let prints: Vec<u64> = window.iter().map(fingerprint).collect();
@@ -68,10 +65,7 @@ impl LoopDetector {
             None => Ok(()),
             Some(period) => {
                 let pattern: Vec<String> = window[window.len() - period..].iter().map(shown).collect();
-                Err(LoopFound::RepeatedPattern {
-                    period,
-                    pattern: pattern.join(" → "),
-                })
+                Err(LoopFound::RepeatedPattern { period, pattern: pattern.join(" → ") })
             }
         }
     }
@@ -126,27 +120,16 @@ mod tests {
             bytes: 0,
             reference: None,
         };
-        Message::new(
-            Party::Role(Role::Orchestrator),
-            Party::Role(to),
-            MessageType::Request,
-            content.into(),
-            metadata,
-        )
+        Message::new(Party::Role(Role::Orchestrator), Party::Role(to), MessageType::Request, content.into(), metadata)
     }
 
     fn of(letters: &str) -> Vec<Message> {
-        letters
-            .chars()
-            .map(|letter| message(Role::Coder, &letter.to_string()))
-            .collect()
+        letters.chars().map(|letter| message(Role::Coder, &letter.to_string())).collect()
     }
 
     #[test]
     fn fifteen_messages_break_a_limit_of_ten() {
-        let messages: Vec<_> = (0..15)
-            .map(|number| message(Role::Coder, &format!("message {number}")))
-            .collect();
+        let messages: Vec<_> = (0..15).map(|number| message(Role::Coder, &format!("message {number}"))).collect();
         let found = LoopDetector::new(10).check(&messages).unwrap_err();
         assert!(found.to_string().contains("Max iterations"), "{found}");
         assert!(LoopDetector::new(15).check(&messages).is_ok());
@@ -156,10 +139,7 @@ mod tests {
     fn a_b_a_b_is_shown_as_a_pattern() {
         let found = LoopDetector::new(100).check(&of("xyABAB")).unwrap_err();
         let text = found.to_string();
-        assert!(
-            text.contains("period 2") && text.contains("\"A\" → ") && text.contains("\"B\""),
-            "{text}"
-        );
+        assert!(text.contains("period 2") && text.contains("\"A\" → ") && text.contains("\"B\""), "{text}");
     }
 
     #[test]
@@ -171,9 +151,7 @@ mod tests {
         for honest in ["", "A", "AA", "ABA", "ABCAB", "ABBC", "ABACAD"] {
             assert!(detector.check(&of(honest)).is_ok(), "{honest}");
         }
-        let long: Vec<_> = (0..400)
-            .map(|number| message(Role::Coder, &format!("task {number}")))
-            .collect();
+        let long: Vec<_> = (0..400).map(|number| message(Role::Coder, &format!("task {number}"))).collect();
         assert!(detector.check(&long).is_ok());
     }
 

@@ -50,11 +50,7 @@ pub struct RunSettings {
 
 impl Default for RunSettings {
     fn default() -> Self {
-        Self {
-            rework_max: limits::REWORK_MAX,
-            exchanges_max: None,
-            limits: HashMap::new(),
-        }
+        Self { rework_max: limits::REWORK_MAX, exchanges_max: None, limits: HashMap::new() }
     }
 }
 
@@ -72,12 +68,7 @@ pub struct Orchestrator {
 impl Orchestrator {
     /// `name` tells this process from others in events.
     pub fn new(bus: &Bus, store: &Store, settings: RunSettings, name: String) -> Arc<Self> {
-        Arc::new(Self {
-            bus: bus.clone(),
-            store: store.clone(),
-            settings,
-            name,
-        })
+        Arc::new(Self { bus: bus.clone(), store: store.clone(), settings, name })
     }
 
     fn limit(&self, role: Role) -> Duration {
@@ -93,10 +84,7 @@ impl Orchestrator {
             }
             _ => String::new(),
         };
-        let message = format!(
-            "timeout: {role} did not answer task {} within {limit} s{hint}",
-            job.task
-        );
+        let message = format!("timeout: {role} did not answer task {} within {limit} s{hint}", job.task);
         Failure::never(FailureKind::Timeout, message)
     }
 }
@@ -110,9 +98,9 @@ impl Handler for Orchestrator {
             Ok(Claim::Forget) => Ok(Done::Forget),
             Ok(Claim::Again) => Ok(again),
             Ok(Claim::Held(lease)) => Ok(Drive::run(self, *lease, stop).await),
-            Ok(Claim::Finished(record)) => finish::epilogue(&self.store, &delivery.to.run, &record)
-                .await
-                .map(|()| Done::Ack),
+            Ok(Claim::Finished(record)) => {
+                finish::epilogue(&self.store, &delivery.to.run, &record).await.map(|()| Done::Ack)
+            }
             Err(error) => Err(error),
         };
         outcome.unwrap_or_else(|error| {

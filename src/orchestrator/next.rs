@@ -53,11 +53,7 @@ pub fn next(facts: &Facts, rework_max: u32) -> Step {
 fn plan_step(facts: &Facts) -> Step {
     for attempt in 1..=PLAN_ATTEMPTS_MAX {
         let Some(reply) = facts.result(&TaskId::plan(), attempt) else {
-            return Step::Want(vec![Job {
-                task: TaskId::plan(),
-                role: Role::Planner,
-                attempt,
-            }]);
+            return Step::Want(vec![Job { task: TaskId::plan(), role: Role::Planner, attempt }]);
         };
         match proposed(reply) {
             Ok(plan) => return Step::Adopt(completed(plan)),
@@ -75,40 +71,21 @@ fn proposed(reply: &Reply) -> Result<Plan, Failure> {
     match (reply.failure(), reply.report()) {
         (Some(failure), _) => Err(failure.clone()),
         (None, Some(Report::Plan(plan))) => plan.recheck().map_err(|faults| {
-            Failure::again(
-                FailureKind::PlanInvalid,
-                format!("the plan is no plan: {}", faults.join("; ")),
-            )
+            Failure::again(FailureKind::PlanInvalid, format!("the plan is no plan: {}", faults.join("; ")))
         }),
-        (None, _) => Err(Failure::again(
-            FailureKind::PlanInvalid,
-            "the planner's reply holds no plan",
-        )),
+        (None, _) => Err(Failure::again(FailureKind::PlanInvalid, "the planner's reply holds no plan")),
     }
 }
 
 /// The plan with a qa task after every coder task that no qa task depends on: no code is finished without evidence.
 fn completed(mut plan: Plan) -> Plan {
-    let coders: Vec<TaskId> = plan
-        .tasks
-        .iter()
-        .filter(|t| t.role == Role::Coder)
-        .map(|t| t.id.clone())
-        .collect();
+    let coders: Vec<TaskId> = plan.tasks.iter().filter(|t| t.role == Role::Coder).map(|t| t.id.clone()).collect();
     for coder in coders {
-        let tested = plan
-            .tasks
-            .iter()
-            .any(|task| task.role == Role::Qa && task.depends_on.contains(&coder));
+        let tested = plan.tasks.iter().any(|task| task.role == Role::Qa && task.depends_on.contains(&coder));
         if !tested && plan.tasks.len() < limits::PLAN_TASKS_MAX {
             let id = TaskId::planned(plan.tasks.len() + 1);
             let description = format!("Test the files of task {coder}.");
-            plan.tasks.push(PlanTask {
-                id,
-                description,
-                role: Role::Qa,
-                depends_on: vec![coder],
-            });
+            plan.tasks.push(PlanTask { id, description, role: Role::Qa, depends_on: vec![coder] });
         }
     }
     plan
@@ -155,23 +132,18 @@ fn raised(
             Err(about(&format!("{} failed task {}", task.role, task.id), failure))
         }
         Outcome::Failed { failure } if attempt > rework_max => {
-            let what = format!(
-                "{} failed task {} in all {attempt} attempts (rework_max {rework_max})",
-                task.role, task.id
-            );
+            let what =
+                format!("{} failed task {} in all {attempt} attempts (rework_max {rework_max})", task.role, task.id);
             Err(about(&what, failure))
         }
         Outcome::Failed { .. } => Ok(vec![(task.id.clone(), attempt + 1)]),
-        Outcome::Canceled { reason } => Err(Failure::never(
-            FailureKind::Internal,
-            format!("task {} was canceled: {reason}", task.id),
-        )),
+        Outcome::Canceled { reason } => {
+            Err(Failure::never(FailureKind::Internal, format!("task {} was canceled: {reason}", task.id)))
+        }
         Outcome::Completed { report, .. } if report.as_ref().and_then(Report::passed) == Some(false) => {
             let targets = targets(plan, task);
             let siblings = checks_of(plan, &targets);
-            let answered = siblings
-                .iter()
-                .all(|check| facts.result(&check.id, at(&check.id)).is_some());
+            let answered = siblings.iter().all(|check| facts.result(&check.id, at(&check.id)).is_some());
             if !answered || targets.is_empty() {
                 return Ok(Vec::new());
             }
@@ -195,28 +167,16 @@ fn raised(
 /// The coder tasks that a check speaks about: those it depends on, or else those behind them.
 pub(super) fn targets(plan: &Plan, check: &PlanTask) -> Vec<TaskId> {
     let coders = |tasks: Vec<&PlanTask>| -> Vec<TaskId> {
-        tasks
-            .into_iter()
-            .filter(|task| task.role == Role::Coder)
-            .map(|task| task.id.clone())
-            .collect()
+        tasks.into_iter().filter(|task| task.role == Role::Coder).map(|task| task.id.clone()).collect()
     };
     let direct = coders(check.depends_on.iter().filter_map(|id| plan.task(id)).collect());
-    if direct.is_empty() {
-        coders(plan.ancestors(&check.id))
-    } else {
-        direct
-    }
+    if direct.is_empty() { coders(plan.ancestors(&check.id)) } else { direct }
 }
 
 /// The checks that speak about any of these coder tasks.
 pub(super) fn checks_of<'a>(plan: &'a Plan, coders: &[TaskId]) -> Vec<&'a PlanTask> {
     let about = |check: &&PlanTask| targets(plan, check).iter().any(|id| coders.contains(id));
-    plan.tasks
-        .iter()
-        .filter(|task| task.role.checks())
-        .filter(about)
-        .collect()
+    plan.tasks.iter().filter(|task| task.role.checks()).filter(about).collect()
 }
 
 fn work_step(facts: &Facts, plan: &Plan, attempts: &Attempts) -> Step {
@@ -226,18 +186,9 @@ fn work_step(facts: &Facts, plan: &Plan, attempts: &Attempts) -> Step {
         return answer_step(facts, attempts);
     }
     let ready = pending.iter().filter(|task| is_ready(facts, plan, task, attempts));
-    let jobs: Vec<Job> = ready
-        .map(|task| Job {
-            task: task.id.clone(),
-            role: task.role,
-            attempt: attempts[&task.id],
-        })
-        .collect();
-    if jobs.is_empty() {
-        Step::Fail(deadlock(facts, &pending, attempts))
-    } else {
-        Step::Want(jobs)
-    }
+    let jobs: Vec<Job> =
+        ready.map(|task| Job { task: task.id.clone(), role: task.role, attempt: attempts[&task.id] }).collect();
+    if jobs.is_empty() { Step::Fail(deadlock(facts, &pending, attempts)) } else { Step::Want(jobs) }
 }
 
 /// A task is ready when all that it depends on is done, and every check of the coder tasks among these has passed, unless
@@ -253,12 +204,8 @@ fn is_ready(facts: &Facts, plan: &Plan, task: &PlanTask, attempts: &Attempts) ->
     if task.role.checks() {
         return true;
     }
-    let coders: Vec<TaskId> = task
-        .depends_on
-        .iter()
-        .filter(|id| plan.task(id).is_some_and(|t| t.role == Role::Coder))
-        .cloned()
-        .collect();
+    let coders: Vec<TaskId> =
+        task.depends_on.iter().filter(|id| plan.task(id).is_some_and(|t| t.role == Role::Coder)).cloned().collect();
     checks_of(plan, &coders).iter().all(|check| {
         let waits_for_us = plan.ancestors(&check.id).iter().any(|ancestor| ancestor.id == task.id);
         waits_for_us || good(&check.id)
@@ -270,15 +217,11 @@ fn answer_step(facts: &Facts, attempts: &Attempts) -> Step {
     let newest = attempts.values().max().copied().unwrap_or(1);
     for attempt in newest.. {
         let Some(reply) = facts.result(&task, attempt) else {
-            return Step::Want(vec![Job {
-                task,
-                role: Role::Synthesizer,
-                attempt,
-            }]);
+            return Step::Want(vec![Job { task, role: Role::Synthesizer, attempt }]);
         };
         match reply.failure() {
             None => return Step::Complete,
-            Some(failure) if failure.retry == Retry::Never || attempt >= newest + 1 => {
+            Some(failure) if failure.retry == Retry::Never || attempt > newest => {
                 return Step::Fail(about("the synthesizer made no answer", failure));
             }
             Some(_) => {}
@@ -292,23 +235,10 @@ fn deadlock(facts: &Facts, pending: &[&PlanTask], attempts: &Attempts) -> Failur
         let missing: Vec<&str> = task
             .depends_on
             .iter()
-            .filter(|id| {
-                attempts
-                    .get(*id)
-                    .and_then(|attempt| facts.result(id, *attempt))
-                    .is_none()
-            })
+            .filter(|id| attempts.get(*id).and_then(|attempt| facts.result(id, *attempt)).is_none())
             .map(TaskId::as_str)
             .collect();
-        format!(
-            "{} waits for {}",
-            task.id,
-            if missing.is_empty() {
-                "a check".to_owned()
-            } else {
-                missing.join(", ")
-            }
-        )
+        format!("{} waits for {}", task.id, if missing.is_empty() { "a check".to_owned() } else { missing.join(", ") })
     };
     let waiting: Vec<String> = pending.iter().map(waits).collect();
     let message = format!("deadlock: no task is ready and none is running: {}", waiting.join("; "));

@@ -17,10 +17,7 @@ pub async fn view(store: &Store, run: &RunId, rework_max: u32) -> Result<Option<
     let Some(facts) = Facts::load(store, run, &recorded.record).await? else {
         return Ok(None);
     };
-    let result = store
-        .results
-        .get(&TaskSubject::of_run(run, recorded.record.generation))
-        .await?;
+    let result = store.results.get(&TaskSubject::of_run(run, recorded.record.generation)).await?;
     let mut usage = Usage::default();
     facts.results.values().for_each(|reply| usage += reply.usage);
     Ok(Some(RunView {
@@ -28,69 +25,35 @@ pub async fn view(store: &Store, run: &RunId, rework_max: u32) -> Result<Option<
         run: run.clone(),
         status: recorded.record.status,
         tasks: tasks(&facts, rework_max),
-        answer: result
-            .as_ref()
-            .filter(|reply| reply.failure().is_none())
-            .map(|reply| reply.text().to_owned()),
+        answer: result.as_ref().filter(|reply| reply.failure().is_none()).map(|reply| reply.text().to_owned()),
         failure: result.as_ref().and_then(Reply::failure).cloned(),
-        artifacts: result
-            .as_ref()
-            .map(|reply| reply.artifacts().to_vec())
-            .unwrap_or_default(),
+        artifacts: result.as_ref().map(|reply| reply.artifacts().to_vec()).unwrap_or_default(),
         goal: facts.goal.text,
         usage,
     }))
 }
 
 fn tasks(facts: &Facts, rework_max: u32) -> Vec<TaskView> {
-    let mut views = vec![task(
-        facts,
-        &TaskId::plan(),
-        Role::Planner,
-        "make the plan",
-        &[],
-        last(facts, &TaskId::plan()),
-    )];
+    let mut views =
+        vec![task(facts, &TaskId::plan(), Role::Planner, "make the plan", &[], last(facts, &TaskId::plan()))];
     if let Some(plan) = &facts.plan {
         // After a failure there are no attempts in force; the last ones that were asked for are shown.
         let in_force: Attempts = attempts(facts, plan, rework_max).unwrap_or_default();
         for planned in &plan.tasks {
             let asked = last(facts, &planned.id);
-            let attempt = in_force
-                .get(&planned.id)
-                .copied()
-                .filter(|attempt| *attempt <= asked)
-                .unwrap_or(asked);
-            views.push(task(
-                facts,
-                &planned.id,
-                planned.role,
-                &planned.description,
-                &planned.depends_on,
-                attempt,
-            ));
+            let attempt = in_force.get(&planned.id).copied().filter(|attempt| *attempt <= asked).unwrap_or(asked);
+            views.push(task(facts, &planned.id, planned.role, &planned.description, &planned.depends_on, attempt));
         }
         let all: Vec<TaskId> = plan.tasks.iter().map(|task| task.id.clone()).collect();
         let answer = TaskId::answer();
-        views.push(task(
-            facts,
-            &answer,
-            Role::Synthesizer,
-            "make one answer",
-            &all,
-            last(facts, &answer),
-        ));
+        views.push(task(facts, &answer, Role::Synthesizer, "make one answer", &all, last(facts, &answer)));
     }
     views
 }
 
 /// The last attempt that was asked for, 0 when none was.
 fn last(facts: &Facts, id: &TaskId) -> u32 {
-    let of_task = facts
-        .requests
-        .iter()
-        .map(|entry| &entry.message.metadata)
-        .filter(|about| about.task == *id);
+    let of_task = facts.requests.iter().map(|entry| &entry.message.metadata).filter(|about| about.task == *id);
     of_task.map(|about| about.attempt).max().unwrap_or(0)
 }
 

@@ -31,14 +31,7 @@ impl Briefing {
         let mut texts = BTreeMap::new();
         for (index, item) in task.context.iter().chain(&task.evidence).enumerate() {
             let content = resolve(store, task, &item.content).await?;
-            texts.insert(
-                index,
-                Text {
-                    task: item.task.clone(),
-                    role: item.role,
-                    content,
-                },
-            );
+            texts.insert(index, Text { task: item.task.clone(), role: item.role, content });
         }
         let evidence = texts.split_off(&task.context.len());
         let files = store.artifacts.get_all(&task.run, &task.files).await.map_err(storage)?;
@@ -54,10 +47,7 @@ impl Briefing {
 
 async fn resolve(store: &Store, task: &Task, content: &Content) -> Result<String, Failure> {
     let missing = |what: &str| {
-        Failure::again(
-            FailureKind::Storage,
-            format!("{what}, which task {} needs, is not stored", task.id),
-        )
+        Failure::again(FailureKind::Storage, format!("{what}, which task {} needs, is not stored", task.id))
     };
     match content {
         Content::Inline { text } => Ok(text.clone()),
@@ -65,12 +55,9 @@ async fn resolve(store: &Store, task: &Task, content: &Content) -> Result<String
             let goal = store.runs.goal(&task.run).await.map_err(storage)?;
             goal.map(|goal| goal.text).ok_or_else(|| missing("the goal"))
         }
-        Content::Result { subject } => store
-            .results
-            .text(subject)
-            .await
-            .map_err(storage)?
-            .ok_or_else(|| missing(subject)),
+        Content::Result { subject } => {
+            store.results.text(subject).await.map_err(storage)?.ok_or_else(|| missing(subject))
+        }
     }
 }
 

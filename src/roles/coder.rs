@@ -25,15 +25,8 @@ struct Change {
 
 pub(super) async fn work(desk: &Desk, briefing: &Briefing, usage: &mut Usage) -> Result<Product, Failure> {
     let task = &briefing.task;
-    let change = desk
-        .ask_json(briefing, usage, |value| read(value, &briefing.files))
-        .await?;
-    let stored = desk
-        .store
-        .artifacts
-        .put(&task.run, Role::Coder, &change.written)
-        .await
-        .map_err(storage)?;
+    let change = desk.ask_json(briefing, usage, |value| read(value, &briefing.files)).await?;
+    let stored = desk.store.artifacts.put(&task.run, Role::Coder, &change.written).await.map_err(storage)?;
     // What coders wrote before stays in the set, unless it was rewritten or deleted.
     let untouched = |file: &&Artifact| {
         file.role == Role::Coder && !change.written.contains_key(&file.path) && !change.deleted.contains(&file.path)
@@ -43,11 +36,7 @@ pub(super) async fn work(desk: &Desk, briefing: &Briefing, usage: &mut Usage) ->
     artifacts.sort_by(|one, other| one.path.cmp(&other.path));
     let names: Vec<String> = artifacts.iter().map(|file| file.path.to_string()).collect();
     let content = format!("{}\n\nFiles: {}", change.summary.trim(), names.join(", "));
-    Ok(Product {
-        content,
-        artifacts,
-        report: None,
-    })
+    Ok(Product { content, artifacts, report: None })
 }
 
 fn read(value: &serde_json::Value, known: &FileSet) -> Result<Change, Vec<String>> {
@@ -58,28 +47,14 @@ fn read(value: &serde_json::Value, known: &FileSet) -> Result<Change, Vec<String
     for name in &answer.deleted {
         match name.parse::<FilePath>() {
             Ok(path) if known.contains_key(&path) && !written.contains_key(&path) => deleted.push(path),
-            Ok(path) => faults.push(format!(
-                "{path} is in \"deleted\" but is not there, or is written as well"
-            )),
+            Ok(path) => faults.push(format!("{path} is in \"deleted\" but is not there, or is written as well")),
             Err(bad) => faults.push(bad.to_string()),
         }
     }
-    let mut whole: FileSet = known
-        .iter()
-        .filter(|(path, _)| !deleted.contains(path))
-        .map(copy)
-        .collect();
+    let mut whole: FileSet = known.iter().filter(|(path, _)| !deleted.contains(path)).map(copy).collect();
     whole.extend(written.iter().map(copy));
     faults.extend(files::clashes(&whole));
-    if faults.is_empty() {
-        Ok(Change {
-            written,
-            deleted,
-            summary: answer.summary,
-        })
-    } else {
-        Err(faults)
-    }
+    if faults.is_empty() { Ok(Change { written, deleted, summary: answer.summary }) } else { Err(faults) }
 }
 
 fn copy((path, content): (&FilePath, &Vec<u8>)) -> (FilePath, Vec<u8>) {

@@ -86,15 +86,10 @@ impl RoleSet {
     pub fn load(folder: Option<&Path>) -> Result<Self, RoleError> {
         let mut set = BTreeMap::new();
         for role in Role::ALL {
-            let file = folder
-                .map(|folder| folder.join(format!("{role}.md")))
-                .filter(|file| file.exists());
+            let file = folder.map(|folder| folder.join(format!("{role}.md"))).filter(|file| file.exists());
             let definition = match file {
                 Some(file) => read(role, &file)?,
-                None => parse(role, built_in(role)).map_err(|why| RoleError {
-                    file: format!("{role}.md"),
-                    why,
-                })?,
+                None => parse(role, built_in(role)).map_err(|why| RoleError { file: format!("{role}.md"), why })?,
             };
             set.insert(role, definition);
         }
@@ -121,17 +116,10 @@ fn built_in(role: Role) -> &'static str {
 }
 
 fn read(role: Role, file: &Path) -> Result<RoleDefinition, RoleError> {
-    let refused = |why: String| RoleError {
-        file: file.display().to_string(),
-        why,
-    };
-    let bytes = std::fs::metadata(file)
-        .map_err(|error| refused(error.to_string()))?
-        .len();
+    let refused = |why: String| RoleError { file: file.display().to_string(), why };
+    let bytes = std::fs::metadata(file).map_err(|error| refused(error.to_string()))?.len();
     if bytes > ROLE_FILE_BYTES_MAX {
-        return Err(refused(format!(
-            "it has {bytes} bytes, more than role_file_bytes_max {ROLE_FILE_BYTES_MAX}"
-        )));
+        return Err(refused(format!("it has {bytes} bytes, more than role_file_bytes_max {ROLE_FILE_BYTES_MAX}")));
     }
     let text = std::fs::read_to_string(file).map_err(|error| refused(error.to_string()))?;
     parse(role, &text).map_err(refused)
@@ -139,12 +127,8 @@ fn read(role: Role, file: &Path) -> Result<RoleDefinition, RoleError> {
 
 fn parse(role: Role, text: &str) -> Result<RoleDefinition, String> {
     let text = text.replace("\r\n", "\n");
-    let rest = text
-        .strip_prefix("---\n")
-        .ok_or("it does not begin with '---' and YAML front matter")?;
-    let (head, prompt) = rest
-        .split_once("\n---\n")
-        .ok_or("its front matter has no closing '---'")?;
+    let rest = text.strip_prefix("---\n").ok_or("it does not begin with '---' and YAML front matter")?;
+    let (head, prompt) = rest.split_once("\n---\n").ok_or("its front matter has no closing '---'")?;
     let matter: FrontMatter = serde_saphyr::from_str(head).map_err(|error| format!("front matter: {error}"))?;
     if matter.name != role.name() {
         return Err(format!("its name is {:?}, not {role:?}", matter.name));
@@ -199,15 +183,8 @@ mod tests {
     #[test]
     fn a_folder_replaces_single_roles() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(
-            folder.path().join("qa.md"),
-            built_in(Role::Qa).replace("time_s: 600", "time_s: 7"),
-        )
-        .unwrap();
+        std::fs::write(folder.path().join("qa.md"), built_in(Role::Qa).replace("time_s: 600", "time_s: 7")).unwrap();
         let set = RoleSet::load(Some(folder.path())).unwrap();
-        assert_eq!(
-            (set.get(Role::Qa).limits.time_s, set.get(Role::Coder).limits.time_s),
-            (7, 900)
-        );
+        assert_eq!((set.get(Role::Qa).limits.time_s, set.get(Role::Coder).limits.time_s), (7, 900));
     }
 }

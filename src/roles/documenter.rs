@@ -11,30 +11,17 @@ const README: &str = "README.md";
 pub(super) async fn work(desk: &Desk, briefing: &Briefing, usage: &mut Usage) -> Result<Product, Failure> {
     let text = desk.ask_text(briefing, usage).await?;
     let text = unfenced(&text);
-    let path = README
-        .parse()
-        .map_err(|bad| Failure::never(FailureKind::PathRefused, format!("{bad}")))?;
+    let path = README.parse().map_err(|bad| Failure::never(FailureKind::PathRefused, format!("{bad}")))?;
     let files = FileSet::from([(path, format!("{text}\n").into_bytes())]);
-    let artifacts = desk
-        .store
-        .artifacts
-        .put(&briefing.task.run, Role::Documenter, &files)
-        .await
-        .map_err(storage)?;
-    Ok(Product {
-        content: text.to_owned(),
-        artifacts,
-        report: None,
-    })
+    let artifacts = desk.store.artifacts.put(&briefing.task.run, Role::Documenter, &files).await.map_err(storage)?;
+    Ok(Product { content: text.to_owned(), artifacts, report: None })
 }
 
 /// The text without the code fence that models like to put around a whole Markdown file.
 fn unfenced(text: &str) -> &str {
     let text = text.trim();
     let inner = text.strip_prefix("```markdown").or_else(|| text.strip_prefix("```md"));
-    inner
-        .and_then(|inner| inner.strip_suffix("```"))
-        .map_or(text, str::trim)
+    inner.and_then(|inner| inner.strip_suffix("```")).map_or(text, str::trim)
 }
 
 #[cfg(test)]

@@ -20,10 +20,7 @@ pub(super) fn checked(written: &[WrittenFile]) -> Result<FileSet, Vec<String>> {
         match file.path.parse::<FilePath>() {
             Err(bad) => faults.push(bad.to_string()),
             Ok(path) if file.content.len() > limits::FILE_BYTES_MAX => {
-                faults.push(format!(
-                    "{path} has more than file_bytes_max {} bytes",
-                    limits::FILE_BYTES_MAX
-                ));
+                faults.push(format!("{path} has more than file_bytes_max {} bytes", limits::FILE_BYTES_MAX));
             }
             Ok(path) => {
                 if files.insert(path.clone(), file.content.clone().into_bytes()).is_some() {
@@ -44,11 +41,7 @@ pub(super) fn clashes(files: &FileSet) -> Vec<String> {
         if names[..index].contains(name) {
             faults.push(format!("{name} is also there in other letters"));
         }
-        if names.iter().any(|other| {
-            other
-                .strip_prefix(name.as_str())
-                .is_some_and(|rest| rest.starts_with('/'))
-        }) {
+        if names.iter().any(|other| other.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('/'))) {
             faults.push(format!("{name} is a file and a folder"));
         }
     }
@@ -60,13 +53,7 @@ mod tests {
     use super::*;
 
     fn written(names: &[&str]) -> Vec<WrittenFile> {
-        names
-            .iter()
-            .map(|path| WrittenFile {
-                path: (*path).into(),
-                content: "x".into(),
-            })
-            .collect()
+        names.iter().map(|path| WrittenFile { path: (*path).into(), content: "x".into() }).collect()
     }
 
     #[test]

@@ -57,11 +57,7 @@ struct Product {
 
 impl Product {
     fn text(content: String) -> Self {
-        Self {
-            content,
-            artifacts: Vec::new(),
-            report: None,
-        }
+        Self { content, artifacts: Vec::new(), report: None }
     }
 }
 
@@ -70,21 +66,10 @@ impl Work for Desk {
     async fn work(&self, task: &Task) -> Reply {
         let mut usage = Usage::default();
         let outcome = match self.produce(task, &mut usage).await {
-            Ok(Product {
-                content,
-                artifacts,
-                report,
-            }) => Outcome::Completed {
-                content,
-                artifacts,
-                report,
-            },
+            Ok(Product { content, artifacts, report }) => Outcome::Completed { content, artifacts, report },
             Err(failure) => Outcome::Failed { failure },
         };
-        Reply {
-            usage,
-            ..task.reply(outcome)
-        }
+        Reply { usage, ..task.reply(outcome) }
     }
 }
 
@@ -109,20 +94,16 @@ impl Desk {
     /// Asks the model for prose.
     async fn ask_text(&self, briefing: &Briefing, usage: &mut Usage) -> Result<String, Failure> {
         let request = self.request(briefing, None)?;
-        let reply = self
-            .model()?
-            .complete(&request)
-            .await
-            .map_err(|error| trouble::of_model(briefing.task.role, error))?;
+        let reply =
+            self.model()?.complete(&request).await.map_err(|error| trouble::of_model(briefing.task.role, error))?;
         *usage += reply.usage;
         let role = briefing.task.role;
         match reply.finish {
             Finish::Length => Err(trouble::cut_off(role, request.max_output_tokens)),
             Finish::Refusal => Err(trouble::refused(role, &reply.text)),
-            _ if reply.text.trim().is_empty() => Err(Failure::again(
-                FailureKind::ModelOutput,
-                format!("the model of {role} answered nothing"),
-            )),
+            _ if reply.text.trim().is_empty() => {
+                Err(Failure::again(FailureKind::ModelOutput, format!("the model of {role} answered nothing")))
+            }
             _ => Ok(reply.text),
         }
     }
@@ -136,10 +117,7 @@ impl Desk {
         check: impl Fn(&Value) -> Result<T, Vec<String>> + Send + Sync,
     ) -> Result<T, Failure> {
         let schema = self.definition.output.clone().unwrap_or(Value::Bool(true));
-        let schema = OutputSchema {
-            name: self.definition.role.to_string(),
-            schema,
-        };
+        let schema = OutputSchema { name: self.definition.role.to_string(), schema };
         let request = self.request(briefing, Some(schema))?;
         match complete_json_checked(self.model()?.as_ref(), request, check).await {
             Ok(reply) => {
@@ -156,17 +134,11 @@ impl Desk {
     fn request(&self, briefing: &Briefing, schema: Option<OutputSchema>) -> Result<ChatRequest, Failure> {
         let task = &briefing.task;
         let prompt = prompt::render(&self.definition, briefing).map_err(|error| {
-            Failure::never(
-                FailureKind::Internal,
-                format!("the prompt of {} cannot be made: {error:#}", task.role),
-            )
+            Failure::never(FailureKind::Internal, format!("the prompt of {} cannot be made: {error:#}", task.role))
         })?;
         let (share, whole) = CALL_SHARE;
         Ok(ChatRequest {
-            system: format!(
-                "You are the {} of a team: you {}.",
-                task.role, self.definition.description
-            ),
+            system: format!("You are the {} of a team: you {}.", task.role, self.definition.description),
             messages: vec![ChatMessage::user(prompt)],
             schema,
             max_output_tokens: self.definition.limits.output_tokens,

@@ -15,21 +15,13 @@ pub(super) async fn work(desk: &Desk, briefing: &Briefing, usage: &mut Usage) ->
         proposal.check()
     });
     let plan = plan.await?;
-    Ok(Product {
-        content: in_words(&plan),
-        artifacts: Vec::new(),
-        report: Some(Report::Plan(plan)),
-    })
+    Ok(Product { content: in_words(&plan), artifacts: Vec::new(), report: Some(Report::Plan(plan)) })
 }
 
 fn in_words(plan: &Plan) -> String {
     let line = |task: &crate::wire::PlanTask| {
         let needs: Vec<&str> = task.depends_on.iter().map(TaskId::as_str).collect();
-        let needs = if needs.is_empty() {
-            String::new()
-        } else {
-            format!(" (after {})", needs.join(", "))
-        };
+        let needs = if needs.is_empty() { String::new() } else { format!(" (after {})", needs.join(", ")) };
         format!("{} {}: {}{needs}", task.id, task.role, task.description)
     };
     plan.tasks.iter().map(line).collect::<Vec<_>>().join("\n")

@@ -51,7 +51,8 @@ impl Tester {
     }
 
     async fn run(&self, files: &FileSet) -> Result<TestRun, Failure> {
-        let unavailable = |why: String| Failure::never(FailureKind::SandboxUnavailable, format!("qa has no sandbox: {why}"));
+        let unavailable =
+            |why: String| Failure::never(FailureKind::SandboxUnavailable, format!("qa has no sandbox: {why}"));
         let sandbox = self.sandbox().await.map_err(unavailable)?;
         let named: BTreeMap<String, Vec<u8>> =
             files.iter().map(|(path, content)| (path.to_string(), content.clone())).collect();
@@ -68,24 +69,14 @@ pub(super) async fn work(desk: &Desk, briefing: &Briefing, usage: &mut Usage) ->
     let mut all = briefing.files.clone();
     let mut artifacts = Vec::new();
     if !all.keys().any(|path| path.is_test()) {
-        let written = desk
-            .ask_json(briefing, usage, |value| read_tests(value, &briefing.files))
-            .await?;
-        artifacts = desk
-            .store
-            .artifacts
-            .put(&briefing.task.run, Role::Qa, &written)
-            .await
-            .map_err(storage)?;
+        let written = desk.ask_json(briefing, usage, |value| read_tests(value, &briefing.files)).await?;
+        artifacts = desk.store.artifacts.put(&briefing.task.run, Role::Qa, &written).await.map_err(storage)?;
         all.extend(written);
     } else {
         // Tests that qa wrote at an earlier attempt stay its own.
         artifacts.extend(briefing.task.files.iter().filter(|file| file.role == Role::Qa).cloned());
     }
-    let tester = desk
-        .tester
-        .as_ref()
-        .ok_or_else(|| Failure::never(FailureKind::Internal, "this worker is no qa"))?;
+    let tester = desk.tester.as_ref().ok_or_else(|| Failure::never(FailureKind::Internal, "this worker is no qa"))?;
     let run = tester.run(&all).await?;
     Ok(product(&run, artifacts))
 }
@@ -93,20 +84,17 @@ pub(super) async fn work(desk: &Desk, briefing: &Briefing, usage: &mut Usage) ->
 fn read_tests(value: &serde_json::Value, known: &FileSet) -> Result<FileSet, Vec<String>> {
     let answer: WrittenTests = serde_json::from_value(value.clone()).map_err(|error| vec![error.to_string()])?;
     let written = files::checked(&answer.files)?;
-    let wrong = written
-        .keys()
-        .filter(|path| !path.is_test() || known.contains_key(path));
-    let faults: Vec<String> = wrong
-        .map(|path| format!("{path} is no new test file (test_*.py)"))
-        .collect();
+    let wrong = written.keys().filter(|path| !path.is_test() || known.contains_key(path));
+    let faults: Vec<String> = wrong.map(|path| format!("{path} is no new test file (test_*.py)")).collect();
     if faults.is_empty() { Ok(written) } else { Err(faults) }
 }
 
 fn product(run: &TestRun, artifacts: Vec<Artifact>) -> Product {
-    let failures = run.failed_names.iter().take(FAILURES_MAX).map(|test| TestFailure {
-        name: test.name.clone(),
-        message: limits::cut(&test.message, FAILURE_BYTES_MAX),
-    });
+    let failures = run
+        .failed_names
+        .iter()
+        .take(FAILURES_MAX)
+        .map(|test| TestFailure { name: test.name.clone(), message: limits::cut(&test.message, FAILURE_BYTES_MAX) });
     let report = TestReport {
         passed: run.outcome == crate::sandbox::Outcome::Passed,
         tests: run.tests,
@@ -120,19 +108,11 @@ fn product(run: &TestRun, artifacts: Vec<Artifact>) -> Product {
         failures: failures.collect(),
         output: limits::cut(&run.output, OUTPUT_BYTES_MAX),
     };
-    Product {
-        content: in_words(run, &report),
-        artifacts,
-        report: Some(Report::Tests(report)),
-    }
+    Product { content: in_words(run, &report), artifacts, report: Some(Report::Tests(report)) }
 }
 
 fn in_words(run: &TestRun, report: &TestReport) -> String {
-    let verdict = if report.passed {
-        "pytest passed"
-    } else {
-        "pytest did not pass"
-    };
+    let verdict = if report.passed { "pytest passed" } else { "pytest did not pass" };
     let mut text = format!(
         "{verdict}: {} tests, {} ok, {} failed, {} errors, {} skipped (sandbox {})",
         report.tests, report.ok, report.failed, report.errors, report.skipped, report.sandbox

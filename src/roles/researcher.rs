@@ -30,11 +30,8 @@ pub(super) async fn work(desk: &Desk, briefing: &Briefing, usage: &mut Usage) ->
 }
 
 fn in_words(answer: &Answer) -> String {
-    let mut lines: Vec<String> = answer
-        .findings
-        .iter()
-        .map(|finding| format!("- {} [{}]", finding.text, finding.source))
-        .collect();
+    let mut lines: Vec<String> =
+        answer.findings.iter().map(|finding| format!("- {} [{}]", finding.text, finding.source)).collect();
     if !answer.not_found.is_empty() {
         lines.push("Not found:".into());
         lines.extend(answer.not_found.iter().map(|text| format!("- {text}")));

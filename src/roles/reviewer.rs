@@ -21,35 +21,23 @@ struct FoundText {
 
 pub(super) async fn work(desk: &Desk, briefing: &Briefing, usage: &mut Usage) -> Result<Product, Failure> {
     if briefing.files.is_empty() && briefing.context.is_empty() {
-        return Err(Failure::never(
-            FailureKind::NoFiles,
-            "there is nothing to review: no file and no result",
-        ));
+        return Err(Failure::never(FailureKind::NoFiles, "there is nothing to review: no file and no result"));
     }
     let review = desk.ask_json(briefing, usage, read).await?;
-    Ok(Product {
-        content: in_words(&review),
-        artifacts: Vec::new(),
-        report: Some(Report::Review(review)),
-    })
+    Ok(Product { content: in_words(&review), artifacts: Vec::new(), report: Some(Report::Review(review)) })
 }
 
 fn read(value: &serde_json::Value) -> Result<Review, Vec<String>> {
     let answer: Answer = serde_json::from_value(value.clone()).map_err(|error| vec![error.to_string()])?;
     if answer.verdict == Verdict::Changes && answer.findings.is_empty() {
-        return Err(vec![
-            "the verdict \"changes\" needs at least one finding that says what to change".into(),
-        ]);
+        return Err(vec!["the verdict \"changes\" needs at least one finding that says what to change".into()]);
     }
     let findings = answer.findings.into_iter().enumerate().map(|(index, found)| Finding {
         id: format!("r{}", index + 1),
         file: found.file.filter(|file| !file.is_empty()),
         text: found.text,
     });
-    Ok(Review {
-        verdict: answer.verdict,
-        findings: findings.collect(),
-    })
+    Ok(Review { verdict: answer.verdict, findings: findings.collect() })
 }
 
 fn in_words(review: &Review) -> String {
@@ -58,11 +46,7 @@ fn in_words(review: &Review) -> String {
         Verdict::Changes => "changes are needed",
     };
     let line = |finding: &Finding| {
-        let place = finding
-            .file
-            .as_ref()
-            .map(|file| format!("{file}: "))
-            .unwrap_or_default();
+        let place = finding.file.as_ref().map(|file| format!("{file}: ")).unwrap_or_default();
         format!("- {} {place}{}", finding.id, finding.text)
     };
     let lines: Vec<String> = review.findings.iter().map(line).collect();

@@ -16,11 +16,7 @@ pub(super) fn of_model(role: Role, error: ModelError) -> Failure {
     };
     let again = error.is_transient() && !matches!(error, ModelError::Timeout { .. });
     let message = format!("{role} failed to {:#}", anyhow::Error::from(error));
-    if again {
-        Failure::again(kind, message)
-    } else {
-        Failure::never(kind, message)
-    }
+    if again { Failure::again(kind, message) } else { Failure::never(kind, message) }
 }
 
 pub(super) fn of_json(role: Role, error: JsonError) -> Failure {

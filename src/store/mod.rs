@@ -99,10 +99,7 @@ impl Store {
 fn read<T: serde::de::DeserializeOwned>(payload: &[u8], what: &str, kind: &'static str) -> Result<T, StoreError> {
     let current = crate::wire::version_of(payload) == Some(crate::wire::WIRE_VERSION);
     let value = current.then(|| serde_json::from_slice(payload).ok()).flatten();
-    value.ok_or_else(|| StoreError::Unreadable {
-        what: what.to_owned(),
-        kind,
-    })
+    value.ok_or_else(|| StoreError::Unreadable { what: what.to_owned(), kind })
 }
 
 fn json(value: &impl serde::Serialize) -> Vec<u8> {

@@ -23,10 +23,7 @@ pub enum Stored {
 
 impl Results {
     pub(super) fn new(bus: &Bus) -> Self {
-        Self {
-            bus: bus.clone(),
-            stream: bus.root.results_stream(),
-        }
+        Self { bus: bus.clone(), stream: bus.root.results_stream() }
     }
 
     pub(super) fn root(&self) -> &Root {
@@ -50,10 +47,7 @@ impl Results {
     /// All replies of a run, with the time that the server stored them.
     pub async fn of_run(&self, run: &RunId) -> Result<Vec<(TaskSubject, Reply)>, StoreError> {
         let kept = self.bus.scan(&self.stream, &self.bus.root.results_of(run)).await?;
-        Ok(kept
-            .into_iter()
-            .filter_map(|kept: Kept| self.read(&kept.subject, &kept.payload))
-            .collect())
+        Ok(kept.into_iter().filter_map(|kept: Kept| self.read(&kept.subject, &kept.payload)).collect())
     }
 
     /// Reads a reply that came live on a stored subject; `None` when the subject is none.
@@ -69,22 +63,14 @@ impl Results {
     /// When the server gave no verdict for longer than a publish may take.
     pub async fn publish(&self, reply: &Reply) -> Result<Stored, StoreError> {
         let (task, run) = (reply.task.clone(), reply.run.clone());
-        let to = TaskSubject {
-            role: reply.role,
-            run,
-            task,
-            attempt: reply.attempt,
-        };
+        let to = TaskSubject { role: reply.role, run, task, attempt: reply.attempt };
         let subject = self.bus.root.result(&to);
         let message = Outgoing::new(self.stream.clone(), subject.clone(), reply.to_payload()).expecting(0);
         match self.bus.store(message).await {
             Ok(sequence) => Ok(Stored::Ours(sequence)),
             Err(BusError::Taken { .. }) => {
                 let kept = self.bus.last_from_leader(&self.stream, &subject).await?;
-                let gone = || StoreError::Unreadable {
-                    what: subject.clone(),
-                    kind: "reply",
-                };
+                let gone = || StoreError::Unreadable { what: subject.clone(), kind: "reply" };
                 Ok(Stored::Theirs(Box::new(parse(&to, &kept.ok_or_else(gone)?.payload))))
             }
             Err(error) => Err(error.into()),
@@ -99,17 +85,8 @@ fn parse(to: &TaskSubject, payload: &[u8]) -> Reply {
     };
     let known: Result<Reply, _> = read(payload, "reply", "reply");
     known.ok().filter(fits).unwrap_or_else(|| {
-        let message = format!(
-            "the worker of {} stored something that is no reply to task {}",
-            to.role, to.task
-        );
+        let message = format!("the worker of {} stored something that is no reply to task {}", to.role, to.task);
         let failure = Failure::again(FailureKind::Internal, message);
-        Reply::new(
-            to.role,
-            to.run.clone(),
-            to.task.clone(),
-            to.attempt,
-            Outcome::Failed { failure },
-        )
+        Reply::new(to.role, to.run.clone(), to.task.clone(), to.attempt, Outcome::Failed { failure })
     })
 }

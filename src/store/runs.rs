@@ -47,10 +47,7 @@ pub struct HistoryEntry {
 
 impl Runs {
     pub(super) fn new(bus: &Bus) -> Self {
-        Self {
-            runs: Bucket::new(bus, bus.root.runs_bucket()),
-            history: Bucket::new(bus, bus.root.history_bucket()),
-        }
+        Self { runs: Bucket::new(bus, bus.root.runs_bucket()), history: Bucket::new(bus, bus.root.history_bucket()) }
     }
 
     /// Keeps a goal and its new record. Idempotent: a door that died between the two is completed by the next try.
@@ -61,19 +58,13 @@ impl Runs {
             Err(BusError::Taken { .. }) => return Ok(Accepted::Conflict),
             Err(error) => return Err(error.into()),
         }
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let record = RunRecord::submitted(i64::try_from(now).unwrap_or(i64::MAX));
         match self.runs.update(run.as_str(), json(&record), 0).await {
             Ok(_) => Ok(Accepted::New),
             Err(BusError::Taken { .. }) => {
                 let known = self.record(run).await?;
-                let gone = || StoreError::Unreadable {
-                    what: run.to_string(),
-                    kind: "run record",
-                };
+                let gone = || StoreError::Unreadable { what: run.to_string(), kind: "run record" };
                 Ok(Accepted::Known(known.ok_or_else(gone)?))
             }
             Err(error) => Err(error.into()),
@@ -104,20 +95,13 @@ impl Runs {
         let Some(entry) = self.runs.get_from_leader(run.as_str()).await? else {
             return Ok(None);
         };
-        Ok(Some(Recorded {
-            record: read(&entry.value, &entry.key, "run record")?,
-            revision: entry.revision,
-        }))
+        Ok(Some(Recorded { record: read(&entry.value, &entry.key, "run record")?, revision: entry.revision }))
     }
 
     /// When the server stored the record as it is now, in nanoseconds since 1970; right after a write this is the
     /// server's present.
     pub async fn touched_at(&self, run: &RunId) -> Result<i64, StoreError> {
-        Ok(self
-            .runs
-            .get_from_leader(run.as_str())
-            .await?
-            .map_or(0, |entry| entry.at))
+        Ok(self.runs.get_from_leader(run.as_str()).await?.map_or(0, |entry| entry.at))
     }
 
     /// Writes the record over `revision`; `None` when somebody else wrote it meanwhile.
@@ -134,19 +118,9 @@ impl Runs {
         let summary = |entry: Entry| {
             let run = entry.key.parse().ok()?;
             let record: RunRecord = read(&entry.value, &entry.key, "run record").ok()?;
-            Some(RunSummary {
-                run,
-                status: record.status,
-                submitted_at: record.submitted_at,
-            })
+            Some(RunSummary { run, status: record.status, submitted_at: record.submitted_at })
         };
-        let mut runs: Vec<_> = self
-            .runs
-            .scan_filter("*")
-            .await?
-            .into_iter()
-            .filter_map(summary)
-            .collect();
+        let mut runs: Vec<_> = self.runs.scan_filter("*").await?.into_iter().filter_map(summary).collect();
         runs.sort_by_key(|run| std::cmp::Reverse(run.submitted_at));
         Ok(runs)
     }
@@ -154,24 +128,20 @@ impl Runs {
     /// The message that writes a request into the history, once.
     pub fn history_message(&self, message: &Message) -> Outgoing {
         let about = &message.metadata;
-        self.history.update_message(
-            &format!("{}.{}.{}", about.run, about.task, about.attempt),
-            json(message),
-            0,
-        )
+        self.history.update_message(&format!("{}.{}.{}", about.run, about.task, about.attempt), json(message), 0)
     }
 
     /// The requests that a run sent, in their order. Entries that this version cannot read are an error, because the
     /// bounds of the run hang on them.
     pub async fn history(&self, run: &RunId) -> Result<Vec<HistoryEntry>, StoreError> {
         let entries = self.history.scan(run.as_str()).await?;
-        entries.into_iter().map(history_entry).collect()
+        entries.iter().map(history_entry).collect()
     }
 
     /// One request of a run.
     pub async fn request(&self, run: &RunId, task: &TaskId, attempt: u32) -> Result<Option<HistoryEntry>, StoreError> {
         let entry = self.history.get(&format!("{run}.{task}.{attempt}")).await?;
-        entry.map(history_entry).transpose()
+        entry.as_ref().map(history_entry).transpose()
     }
 
     async fn get<T: serde::de::DeserializeOwned>(
@@ -186,11 +156,7 @@ impl Runs {
     }
 }
 
-fn history_entry(entry: Entry) -> Result<HistoryEntry, StoreError> {
+fn history_entry(entry: &Entry) -> Result<HistoryEntry, StoreError> {
     let message = read(&entry.value, &entry.key, "message")?;
-    Ok(HistoryEntry {
-        message,
-        revision: entry.revision,
-        at: entry.at,
-    })
+    Ok(HistoryEntry { message, revision: entry.revision, at: entry.at })
 }

@@ -41,10 +41,7 @@ pub struct StateEntry {
 
 impl SharedState {
     pub(super) fn new(bus: &Bus) -> Self {
-        Self {
-            bus: bus.clone(),
-            bucket: Bucket::new(bus, bus.root.state_bucket()),
-        }
+        Self { bus: bus.clone(), bucket: Bucket::new(bus, bus.root.state_bucket()) }
     }
 
     /// The value of `name`, from the leader.
@@ -53,12 +50,7 @@ impl SharedState {
         let Some(entry) = self.bucket.get_from_leader(&key).await? else {
             return Ok(None);
         };
-        parse(&key, &entry.value).map(|value| {
-            Some(StateEntry {
-                value,
-                revision: entry.revision,
-            })
-        })
+        parse(&key, &entry.value).map(|value| Some(StateEntry { value, revision: entry.revision }))
     }
 
     /// All names and values of a run.
@@ -67,24 +59,14 @@ impl SharedState {
         for entry in self.bucket.scan(run.as_str()).await? {
             let name = entry.key[run.as_str().len() + 1..].to_owned();
             let value = parse(&entry.key, &entry.value)?;
-            found.insert(
-                name,
-                StateEntry {
-                    value,
-                    revision: entry.revision,
-                },
-            );
+            found.insert(name, StateEntry { value, revision: entry.revision });
         }
         Ok(found)
     }
 
     /// Sets one value, whatever was there.
     pub async fn set(&self, run: &RunId, name: &str, value: Value) -> Result<(), StoreError> {
-        self.update(run, &[name], |values| {
-            drop(values.insert(name.to_owned(), value.clone()))
-        })
-        .await
-        .map(drop)
+        self.update(run, &[name], |values| drop(values.insert(name.to_owned(), value.clone()))).await.map(drop)
     }
 
     /// Changes several values together: `change` gets the values of `names` that exist, and what it leaves under these
@@ -100,11 +82,7 @@ impl SharedState {
     ) -> Result<BTreeMap<String, Value>, StoreError> {
         if names.len() > limits::STATE_KEYS_MAX {
             let what = format!("an update of {} keys", names.len());
-            return Err(StoreError::TooLarge {
-                what,
-                bound: "state_keys_max",
-                max: limits::STATE_KEYS_MAX,
-            });
+            return Err(StoreError::TooLarge { what, bound: "state_keys_max", max: limits::STATE_KEYS_MAX });
         }
         for _ in 0..UPDATE_TRIES_MAX {
             let mut values = BTreeMap::new();
@@ -125,10 +103,7 @@ impl SharedState {
             let pause = rand::random_range(0..=UPDATE_DELAY_MS_MAX);
             tokio::time::sleep(Duration::from_millis(pause)).await;
         }
-        Err(StoreError::Contended {
-            names: names.join(", "),
-            tries: UPDATE_TRIES_MAX,
-        })
+        Err(StoreError::Contended { names: names.join(", "), tries: UPDATE_TRIES_MAX })
     }
 
     /// True when everything was written, false on a conflict.
@@ -176,35 +151,20 @@ impl SharedState {
             headers.insert("Nats-Batch-Sequence", (index + 1).to_string());
             headers.insert("Nats-Expected-Last-Subject-Sequence", revision.to_string());
             let subject = self.bucket.subject(&key);
-            let failed = |source| BusError::Core {
-                what: format!("write shared state {key}"),
-                source,
-            };
+            let failed = |source| BusError::Core { what: format!("write shared state {key}"), source };
             let number = index + 1;
             if number != 1 && number != last {
-                let sent = self
-                    .bus
-                    .client
-                    .publish_with_headers(subject, headers, text.into())
-                    .await;
+                let sent = self.bus.client.publish_with_headers(subject, headers, text.into()).await;
                 sent.map_err(|error| failed(error.into()))?;
                 continue;
             }
             if number == last {
                 headers.insert("Nats-Batch-Commit", "1");
             }
-            let answer = self
-                .bus
-                .client
-                .request_with_headers(subject, headers, text.into())
-                .await;
+            let answer = self.bus.client.request_with_headers(subject, headers, text.into()).await;
             let answer = answer.map_err(|error| failed(error.into()))?;
             if let Some(error) = batch_error(&answer.payload) {
-                return if CONFLICTS.contains(&error.0) {
-                    Ok(false)
-                } else {
-                    Err(failed(error.1.into()).into())
-                };
+                return if CONFLICTS.contains(&error.0) { Ok(false) } else { Err(failed(error.1.into()).into()) };
             }
         }
         Ok(true)
@@ -216,26 +176,18 @@ impl SharedState {
 fn batch_error(payload: &[u8]) -> Option<(u64, String)> {
     let answer: Value = serde_json::from_slice(payload).ok()?;
     let error = answer.get("error")?;
-    Some((
-        error.get("err_code")?.as_u64()?,
-        error.get("description")?.as_str()?.to_owned(),
-    ))
+    Some((error.get("err_code")?.as_u64()?, error.get("description")?.as_str()?.to_owned()))
 }
 
 fn parse(key: &str, payload: &[u8]) -> Result<Value, StoreError> {
-    serde_json::from_slice(payload).map_err(|_| StoreError::Unreadable {
-        what: key.to_owned(),
-        kind: "JSON value",
-    })
+    serde_json::from_slice(payload).map_err(|_| StoreError::Unreadable { what: key.to_owned(), kind: "JSON value" })
 }
 
 fn key(run: &RunId, name: &str) -> Result<String, StoreError> {
     let legal = |c: char| c.is_ascii_alphanumeric() || "-_/=.".contains(c);
     let tokens = name.split('.').all(|token| !token.is_empty());
     if name.len() > NAME_CHARS_MAX || !tokens || !name.chars().all(legal) {
-        return Err(StoreError::BadName {
-            name: name.chars().take(NAME_CHARS_MAX).collect(),
-        });
+        return Err(StoreError::BadName { name: name.chars().take(NAME_CHARS_MAX).collect() });
     }
     Ok(format!("{run}.{name}"))
 }

@@ -71,26 +71,12 @@ impl Event {
     /// An event about the whole run.
     pub fn of_run(run: &RunId, kind: EventKind, text: impl Into<String>) -> Self {
         let run = run.clone();
-        Self {
-            v: WIRE_VERSION,
-            run,
-            kind,
-            task: None,
-            role: None,
-            attempt: None,
-            text: text.into(),
-            usage: None,
-        }
+        Self { v: WIRE_VERSION, run, kind, task: None, role: None, attempt: None, text: text.into(), usage: None }
     }
 
     /// An event about one attempt of a task.
     pub fn of_task(run: &RunId, task: &TaskId, role: Role, attempt: u32, kind: EventKind, text: &str) -> Self {
         let about = Self::of_run(run, kind, text);
-        Self {
-            task: Some(task.clone()),
-            role: Some(role),
-            attempt: Some(attempt),
-            ..about
-        }
+        Self { task: Some(task.clone()), role: Some(role), attempt: Some(attempt), ..about }
     }
 }

@@ -84,19 +84,12 @@ pub enum FailureKind {
 impl Failure {
     /// A failure that a new attempt would meet again.
     pub fn never(kind: FailureKind, message: impl AsRef<str>) -> Self {
-        Self {
-            kind,
-            message: limits::cut(message.as_ref(), limits::ERROR_BYTES_MAX),
-            retry: Retry::Never,
-        }
+        Self { kind, message: limits::cut(message.as_ref(), limits::ERROR_BYTES_MAX), retry: Retry::Never }
     }
 
     /// A failure that a new attempt, told of it, may get past.
     pub fn again(kind: FailureKind, message: impl AsRef<str>) -> Self {
-        Self {
-            retry: Retry::After { ms: 0 },
-            ..Self::never(kind, message)
-        }
+        Self { retry: Retry::After { ms: 0 }, ..Self::never(kind, message) }
     }
 }
 

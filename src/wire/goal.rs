@@ -78,10 +78,7 @@ impl GoalRequest {
         let request = if text.trim_start().starts_with('{') {
             serde_json::from_str(text).map_err(|error| GoalError::BadJson(error.to_string()))?
         } else {
-            Self {
-                goal: text.to_owned(),
-                attachments: Vec::new(),
-            }
+            Self { goal: text.to_owned(), attachments: Vec::new() }
         };
         request.checked()
     }
@@ -104,11 +101,7 @@ impl GoalRequest {
 impl Goal {
     /// A goal with these words and stored files.
     pub fn new(text: String, attachments: Vec<Artifact>) -> Self {
-        Self {
-            v: WIRE_VERSION,
-            text,
-            attachments,
-        }
+        Self { v: WIRE_VERSION, text, attachments }
     }
 }
 

@@ -22,15 +22,7 @@ pub struct BadId {
 fn checked(what: &'static str, text: &str, chars_max: usize) -> Result<String, BadId> {
     let legal = (1..=chars_max).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
     let shown = || text.chars().take(2 * chars_max).collect();
-    if legal {
-        Ok(text.to_owned())
-    } else {
-        Err(BadId {
-            what,
-            text: shown(),
-            chars_max,
-        })
-    }
+    if legal { Ok(text.to_owned()) } else { Err(BadId { what, text: shown(), chars_max }) }
 }
 
 macro_rules! id {
@@ -94,11 +86,7 @@ impl RunId {
 
     /// The id of the run that `tenant` asked for under the idempotency key `key`: the same key is the same run.
     pub fn from_key(tenant: &str, key: &str) -> Self {
-        let digest = Sha256::new()
-            .chain_update(tenant)
-            .chain_update([0])
-            .chain_update(key)
-            .finalize();
+        let digest = Sha256::new().chain_update(tenant).chain_update([0]).chain_update(key).finalize();
         Self::from_bytes(&digest)
     }
 
@@ -137,9 +125,7 @@ impl TaskId {
 
     /// True for an id made by [`TaskId::over`].
     pub fn is_over(&self) -> bool {
-        self.0
-            .strip_prefix("over")
-            .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()))
+        self.0.strip_prefix("over").is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()))
     }
 
     /// A task asked for at a role's door.
@@ -174,15 +160,7 @@ impl TryFrom<String> for ContentHash {
     type Error = BadId;
     fn try_from(text: String) -> Result<Self, BadId> {
         let legal = text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        if legal {
-            Ok(Self(text))
-        } else {
-            Err(BadId {
-                what: "sha256",
-                text,
-                chars_max: 64,
-            })
-        }
+        if legal { Ok(Self(text)) } else { Err(BadId { what: "sha256", text, chars_max: 64 }) }
     }
 }
 
@@ -207,22 +185,9 @@ mod tests {
         for good in ["t1", "over12", "Abc", "a"] {
             assert_eq!(good.parse::<TaskId>().unwrap().as_str(), good);
         }
-        for bad in [
-            "",
-            "a.b",
-            "*",
-            ">",
-            "a b",
-            "é",
-            "a-b",
-            "\n",
-            &"x".repeat(limits::ID_CHARS_MAX + 1),
-        ] {
+        for bad in ["", "a.b", "*", ">", "a b", "é", "a-b", "\n", &"x".repeat(limits::ID_CHARS_MAX + 1)] {
             assert!(bad.parse::<RunId>().is_err(), "{bad:?} was taken");
-            assert!(
-                serde_json::from_value::<RunId>(serde_json::json!(bad)).is_err(),
-                "{bad:?} was read"
-            );
+            assert!(serde_json::from_value::<RunId>(serde_json::json!(bad)).is_err(), "{bad:?} was read");
         }
     }
 

@@ -70,14 +70,7 @@ pub enum Party {
 impl Message {
     /// A message of this build's version.
     pub fn new(from: Party, to: Party, kind: MessageType, content: String, metadata: Metadata) -> Self {
-        Self {
-            v: WIRE_VERSION,
-            from,
-            to,
-            kind,
-            content,
-            metadata,
-        }
+        Self { v: WIRE_VERSION, from, to, kind, content, metadata }
     }
 }
 
@@ -93,11 +86,7 @@ impl fmt::Display for Party {
 impl FromStr for Party {
     type Err = UnknownRole;
     fn from_str(text: &str) -> Result<Self, UnknownRole> {
-        if text == "user" {
-            Ok(Party::User)
-        } else {
-            text.parse().map(Party::Role)
-        }
+        if text == "user" { Ok(Party::User) } else { text.parse().map(Party::Role) }
     }
 }
 

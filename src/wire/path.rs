@@ -82,10 +82,7 @@ impl FromStr for FilePath {
     fn from_str(text: &str) -> Result<Self, BadPath> {
         match fault(text) {
             None => Ok(Self(text.to_owned())),
-            Some(why) => Err(BadPath {
-                name: text.chars().take(limits::PATH_CHARS_MAX).collect(),
-                why,
-            }),
+            Some(why) => Err(BadPath { name: text.chars().take(limits::PATH_CHARS_MAX).collect(), why }),
         }
     }
 }
@@ -115,14 +112,7 @@ mod tests {
 
     #[test]
     fn plain_names_pass() {
-        for good in [
-            "fib.py",
-            "src/todo/app.py",
-            ".gitignore",
-            "a b/ü.txt",
-            "tests/test_x.py",
-            "communal.py",
-        ] {
+        for good in ["fib.py", "src/todo/app.py", ".gitignore", "a b/ü.txt", "tests/test_x.py", "communal.py"] {
             assert_eq!(good.parse::<FilePath>().unwrap().as_str(), good);
         }
     }

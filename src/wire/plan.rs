@@ -62,11 +62,7 @@ impl Proposal {
                 faults.push(format!("the id {:?} is used twice", shown(&task.id)));
             }
         }
-        let tasks: Vec<PlanTask> = self
-            .tasks
-            .iter()
-            .filter_map(|task| task.check(&ids, &mut faults))
-            .collect();
+        let tasks: Vec<PlanTask> = self.tasks.iter().filter_map(|task| task.check(&ids, &mut faults)).collect();
         if !faults.is_empty() {
             return Err(faults);
         }
@@ -75,10 +71,7 @@ impl Proposal {
         plan.in_order().map(Plan::renumbered).map_err(|cycle| {
             let name = |id: &TaskId| self.tasks[plan.position(id)].id.clone();
             let names: Vec<String> = cycle.iter().map(name).collect();
-            vec![format!(
-                "the tasks depend on each other in a cycle: {}",
-                names.join(" → ")
-            )]
+            vec![format!("the tasks depend on each other in a cycle: {}", names.join(" → "))]
         })
     }
 
@@ -88,10 +81,7 @@ impl Proposal {
             return vec!["the plan has no tasks".into()];
         }
         if count > limits::PLAN_TASKS_MAX {
-            return vec![format!(
-                "the plan has {count} tasks, more than plan_tasks_max {}",
-                limits::PLAN_TASKS_MAX
-            )];
+            return vec![format!("the plan has {count} tasks, more than plan_tasks_max {}", limits::PLAN_TASKS_MAX)];
         }
         Vec::new()
     }
@@ -112,26 +102,19 @@ impl ProposedTask {
         }
         let role = match self.role.as_deref().map(str::trim) {
             None | Some("") => Some(Role::for_words(&self.description)),
-            Some(word) => word
-                .to_lowercase()
-                .parse()
-                .map_err(|error| faults.push(format!("task {name:?}: {error}")))
-                .ok(),
+            Some(word) => {
+                word.to_lowercase().parse().map_err(|error| faults.push(format!("task {name:?}: {error}"))).ok()
+            }
         };
         if role.is_some_and(|role| !role.plannable()) {
-            faults.push(format!(
-                "task {name:?} is given to the orchestrator, who takes no tasks of a plan"
-            ));
+            faults.push(format!("task {name:?} is given to the orchestrator, who takes no tasks of a plan"));
         }
         let mut depends_on = BTreeSet::new();
         for id in &self.depends_on {
             match ids.get(id.as_str()) {
                 _ if *id == self.id => faults.push(format!("task {name:?} depends on itself")),
                 Some(known) => drop(depends_on.insert(known.clone())),
-                None => faults.push(format!(
-                    "task {name:?} depends on {:?}, which is no task of the plan",
-                    shown(id)
-                )),
+                None => faults.push(format!("task {name:?} depends on {:?}, which is no task of the plan", shown(id))),
             }
         }
         let (Some(role), true) = (role, faults.len() == before) else {
@@ -166,10 +149,8 @@ impl Plan {
 
     /// The tasks that `id` needs, directly or through others, in the plan's order.
     pub fn ancestors(&self, id: &TaskId) -> Vec<&PlanTask> {
-        let mut wanted: BTreeSet<&TaskId> = self
-            .task(id)
-            .map(|task| task.depends_on.iter().collect())
-            .unwrap_or_default();
+        let mut wanted: BTreeSet<&TaskId> =
+            self.task(id).map(|task| task.depends_on.iter().collect()).unwrap_or_default();
         for task in self.tasks.iter().rev() {
             if wanted.contains(&task.id) {
                 wanted.extend(&task.depends_on);
@@ -180,22 +161,15 @@ impl Plan {
 
     /// The same plan with its tasks called `t1` to `tn` as they stand.
     fn renumbered(self) -> Plan {
-        let names: BTreeMap<TaskId, TaskId> = self
-            .tasks
-            .iter()
-            .enumerate()
-            .map(|(index, task)| (task.id.clone(), TaskId::planned(index + 1)))
-            .collect();
+        let names: BTreeMap<TaskId, TaskId> =
+            self.tasks.iter().enumerate().map(|(index, task)| (task.id.clone(), TaskId::planned(index + 1))).collect();
         let rename = |id: &TaskId| names.get(id).unwrap_or(id).clone();
         let tasks = self.tasks.into_iter().map(|task| PlanTask {
             id: rename(&task.id),
             depends_on: task.depends_on.iter().map(rename).collect(),
             ..task
         });
-        Plan {
-            v: self.v,
-            tasks: tasks.collect(),
-        }
+        Plan { v: self.v, tasks: tasks.collect() }
     }
 
     fn position(&self, id: &TaskId) -> usize {
@@ -208,9 +182,8 @@ impl Plan {
         let mut tasks = Vec::with_capacity(self.tasks.len());
         let mut waiting: Vec<&PlanTask> = self.tasks.iter().collect();
         while !waiting.is_empty() {
-            let (ready, rest): (Vec<_>, Vec<_>) = waiting
-                .into_iter()
-                .partition(|task| task.depends_on.iter().all(|id| done.contains(id)));
+            let (ready, rest): (Vec<_>, Vec<_>) =
+                waiting.into_iter().partition(|task| task.depends_on.iter().all(|id| done.contains(id)));
             if ready.is_empty() {
                 return Err(cycle(&rest));
             }
@@ -227,11 +200,10 @@ fn cycle(waiting: &[&PlanTask]) -> Vec<TaskId> {
     let mut path = vec![&waiting[0].id];
     loop {
         let last = path[path.len() - 1];
-        let next = waiting.iter().find(|task| task.id == *last).and_then(|task| {
-            task.depends_on
-                .iter()
-                .find(|id| waiting.iter().any(|other| other.id == **id))
-        });
+        let next = waiting
+            .iter()
+            .find(|task| task.id == *last)
+            .and_then(|task| task.depends_on.iter().find(|id| waiting.iter().any(|other| other.id == **id)));
         let Some(next) = next else {
             return path.into_iter().cloned().collect();
         };
@@ -263,41 +235,23 @@ mod tests {
 
     #[test]
     fn ids_are_mapped_roles_chosen_and_tasks_put_in_order() {
-        let plan = proposal(&[
-            ("test it", "run it", Some("QA"), &["code it"]),
-            ("code it", "implement fibonacci", None, &[]),
-        ]);
+        let plan =
+            proposal(&[("test it", "run it", Some("QA"), &["code it"]), ("code it", "implement fibonacci", None, &[])]);
         let plan = plan.check().unwrap();
-        let seen: Vec<_> = plan
-            .tasks
-            .iter()
-            .map(|task| (task.id.as_str(), task.role, task.depends_on.len()))
-            .collect();
+        let seen: Vec<_> = plan.tasks.iter().map(|task| (task.id.as_str(), task.role, task.depends_on.len())).collect();
         assert_eq!(seen, [("t1", Role::Coder, 0), ("t2", Role::Qa, 1)]);
         assert_eq!(plan.recheck().unwrap(), plan);
     }
 
     #[test]
     fn what_is_no_plan_is_refused_with_the_reason() {
-        let many: Vec<_> = (0..=limits::PLAN_TASKS_MAX)
-            .map(|n| (n.to_string(), "write it".to_owned()))
-            .collect();
-        let many: Vec<_> = many
-            .iter()
-            .map(|(id, text)| (id.as_str(), text.as_str(), None, &[][..]))
-            .collect();
+        let many: Vec<_> = (0..=limits::PLAN_TASKS_MAX).map(|n| (n.to_string(), "write it".to_owned())).collect();
+        let many: Vec<_> = many.iter().map(|(id, text)| (id.as_str(), text.as_str(), None, &[][..])).collect();
         let long = "x".repeat(limits::DESCRIPTION_BYTES_MAX + 1);
         for (bad, says) in [
             (proposal(&[]), "no tasks"),
             (proposal(&many), "plan_tasks_max"),
-            (
-                proposal(&[
-                    ("a", "x", None, &["b"]),
-                    ("b", "y", None, &["c"]),
-                    ("c", "z", None, &["b"]),
-                ]),
-                "b → c → b",
-            ),
+            (proposal(&[("a", "x", None, &["b"]), ("b", "y", None, &["c"]), ("c", "z", None, &["b"])]), "b → c → b"),
             (proposal(&[("a", "x", None, &["a"])]), "depends on itself"),
             (proposal(&[("a", "x", None, &["z"])]), "\"z\", which is no task"),
             (proposal(&[("a", "x", None, &[]), ("a", "y", None, &[])]), "used twice"),
@@ -320,11 +274,7 @@ mod tests {
             ("d", "x", None, &["b"]),
         ]);
         let plan = plan.check().unwrap();
-        let ids: Vec<_> = plan
-            .ancestors(&TaskId::planned(4))
-            .iter()
-            .map(|task| task.id.as_str())
-            .collect();
+        let ids: Vec<_> = plan.ancestors(&TaskId::planned(4)).iter().map(|task| task.id.as_str()).collect();
         assert_eq!(ids, ["t1", "t3"]);
     }
 }

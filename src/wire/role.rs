@@ -34,15 +34,9 @@ pub struct UnknownRole(pub String);
 
 /// Words that choose a role for a task that has none, in the order in which they are looked at.
 const WORDS: [(Role, &[&str]); 5] = [
-    (
-        Role::Documenter,
-        &["document", "documents", "documentation", "readme", "readmes"],
-    ),
+    (Role::Documenter, &["document", "documents", "documentation", "readme", "readmes"]),
     (Role::Researcher, &["research", "find", "finds", "search"]),
-    (
-        Role::Coder,
-        &["code", "codes", "implement", "implements", "write", "writes"],
-    ),
+    (Role::Coder, &["code", "codes", "implement", "implements", "write", "writes"]),
     (Role::Qa, &["test", "tests", "validate", "validates"]),
     (Role::Reviewer, &["review", "reviews", "check", "checks"]),
 ];
@@ -146,9 +140,6 @@ mod tests {
             assert_eq!(role.name().parse::<Role>().unwrap(), role);
         }
         let refused = "tester".parse::<Role>().unwrap_err().to_string();
-        assert!(
-            refused.contains("\"tester\"") && refused.contains("reviewer"),
-            "{refused}"
-        );
+        assert!(refused.contains("\"tester\"") && refused.contains("reviewer"), "{refused}");
     }
 }

@@ -156,10 +156,7 @@ impl RunRecord {
 impl RunStatus {
     /// True when nothing more will happen unless somebody asks for a retry.
     pub fn terminal(self) -> bool {
-        !matches!(
-            self,
-            RunStatus::Submitted | RunStatus::Working | RunStatus::InputRequired
-        )
+        !matches!(self, RunStatus::Submitted | RunStatus::Working | RunStatus::InputRequired)
     }
 
     /// The name, as in JSON.

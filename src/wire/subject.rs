@@ -53,14 +53,8 @@ impl FromStr for Root {
     fn from_str(text: &str) -> Result<Self, BadRoot> {
         let legal = (1..=ROOT_CHARS_MAX).contains(&text.len())
             && text.starts_with(|c: char| c.is_ascii_lowercase())
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
-        if legal {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(BadRoot(text.chars().take(2 * ROOT_CHARS_MAX).collect()))
-        }
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        if legal { Ok(Self(text.to_owned())) } else { Err(BadRoot(text.chars().take(2 * ROOT_CHARS_MAX).collect())) }
     }
 }
 
@@ -209,12 +203,7 @@ impl Root {
 impl TaskSubject {
     /// The run's own result, under a generation.
     pub fn of_run(run: &RunId, generation: u32) -> Self {
-        Self {
-            role: Role::Orchestrator,
-            run: run.clone(),
-            task: TaskId::run(),
-            attempt: generation,
-        }
+        Self { role: Role::Orchestrator, run: run.clone(), task: TaskId::run(), attempt: generation }
     }
 }
 
@@ -226,12 +215,7 @@ mod tests {
     fn what_is_built_is_read_back() {
         let root = Root::default();
         for role in Role::ALL {
-            let to = TaskSubject {
-                role,
-                run: RunId::random(),
-                task: TaskId::planned(12),
-                attempt: 3,
-            };
+            let to = TaskSubject { role, run: RunId::random(), task: TaskId::planned(12), attempt: 3 };
             for subject in [root.task(&to), root.result(&to), root.stored(&to)] {
                 assert_eq!(root.parse(&subject).as_ref(), Some(&to), "{subject}");
             }

@@ -136,10 +136,7 @@ impl Ask {
                 )
             })?
         } else {
-            Ask {
-                description: text.to_owned(),
-                context: Vec::new(),
-            }
+            Ask { description: text.to_owned(), context: Vec::new() }
         };
         ask.checked()
     }
@@ -150,9 +147,7 @@ impl Ask {
         }
         if self.description.len() > limits::DESCRIPTION_BYTES_MAX {
             let (bytes, max) = (self.description.len(), limits::DESCRIPTION_BYTES_MAX);
-            return Err(format!(
-                "the task has {bytes} bytes, more than description_bytes_max {max}"
-            ));
+            return Err(format!("the task has {bytes} bytes, more than description_bytes_max {max}"));
         }
         let context: usize = self.context.iter().map(String::len).sum();
         if context > limits::INLINE_BYTES_MAX {
@@ -168,16 +163,7 @@ impl Ask {
 impl Reply {
     /// A reply of this build's version, without usage and worker.
     pub fn new(role: Role, run: RunId, task: TaskId, attempt: u32, outcome: Outcome) -> Self {
-        Self {
-            v: WIRE_VERSION,
-            run,
-            task,
-            attempt,
-            role,
-            outcome,
-            usage: Usage::default(),
-            worker: String::new(),
-        }
+        Self { v: WIRE_VERSION, run, task, attempt, role, outcome, usage: Usage::default(), worker: String::new() }
     }
 
     /// The text of the reply: the content of a completed one, the failure's message otherwise.
@@ -229,10 +215,7 @@ impl Reply {
             limits::REPLY_CONTENT_BYTES_MAX
         );
         let failure = Failure::again(super::FailureKind::TooLarge, message);
-        to_json(&Reply {
-            outcome: Outcome::Failed { failure },
-            ..self.clone()
-        })
+        to_json(&Reply { outcome: Outcome::Failed { failure }, ..self.clone() })
     }
 }
 

@@ -35,21 +35,8 @@ impl Delivery {
         };
         let (sequence, delivered) = (info.stream_sequence, u64::try_from(info.delivered).unwrap_or(u64::MAX));
         let at = i64::try_from(info.published.unix_timestamp_nanos()).unwrap_or(i64::MAX);
-        let first = message
-            .headers
-            .as_ref()
-            .is_some_and(|headers| headers.get(HEADER_FIRST).is_some());
+        let first = message.headers.as_ref().is_some_and(|headers| headers.get(HEADER_FIRST).is_some());
         let (message, acker) = message.split();
-        Ok((
-            Self {
-                to,
-                payload: message.payload,
-                sequence,
-                at,
-                delivered,
-                first,
-            },
-            acker,
-        ))
+        Ok((Self { to, payload: message.payload, sequence, at, delivered, first }, acker))
     }
 }

@@ -60,10 +60,8 @@ pub async fn wait_for_reply(
     wait: Duration,
 ) -> Result<Reply, DoorWait> {
     let subscribed = bus.client.subscribe(bus.root.stored(to)).await;
-    let mut live = subscribed.map_err(|error| BusError::Core {
-        what: "subscribe to a reply".into(),
-        source: error.into(),
-    })?;
+    let mut live =
+        subscribed.map_err(|error| BusError::Core { what: "subscribe to a reply".into(), source: error.into() })?;
     enqueue.await?;
     let waiting = async {
         loop {
@@ -78,10 +76,7 @@ pub async fn wait_for_reply(
             }
         }
     };
-    let late = DoorWait::Late {
-        role: to.role,
-        waited_s: wait.as_secs(),
-    };
+    let late = DoorWait::Late { role: to.role, waited_s: wait.as_secs() };
     tokio::time::timeout(wait, waiting).await.unwrap_or(Err(late))
 }
 
@@ -94,11 +89,7 @@ pub fn ask_door(bus: &Bus, store: &Store, role: Role, limit: Duration) -> Door {
         let (bus, store) = (bus.clone(), store.clone());
         Box::pin(async move { answer(&bus, &store, role, limit, &request).await })
     };
-    Door {
-        name: "ask".into(),
-        subject,
-        handler: Arc::new(handler),
-    }
+    Door { name: "ask".into(), subject, handler: Arc::new(handler) }
 }
 
 async fn answer(bus: &Bus, store: &Store, role: Role, limit: Duration, request: &DoorRequest) -> Answer {
@@ -111,30 +102,16 @@ async fn answer(bus: &Bus, store: &Store, role: Role, limit: Duration, request: 
         Err(why) => return Answer::error(400, &why),
     };
     let task = task_of(role, run, ask, limit);
-    let to = TaskSubject {
-        role,
-        run: task.run.clone(),
-        task: task.id.clone(),
-        attempt: task.attempt,
-    };
+    let to = TaskSubject { role, run: task.run.clone(), task: task.id.clone(), attempt: task.attempt };
     let enqueue = async {
         if bus.queue_is_half_full().await? {
             let source = "it is over half of its bytes".into();
-            return Err(BusError::Full {
-                stream: bus.root.tasks_stream(),
-                subject: bus.root.task(&to),
-                source,
-            }
-            .into());
+            return Err(BusError::Full { stream: bus.root.tasks_stream(), subject: bus.root.task(&to), source }.into());
         }
         let payload = serde_json::to_vec(&task).unwrap_or_default();
         let first = request.headers.get(HEADER_KEY).is_none();
         let message = Outgoing::new(bus.root.tasks_stream(), bus.root.task(&to), payload);
-        let message = if first {
-            message.header(HEADER_FIRST, "1")
-        } else {
-            message
-        };
+        let message = if first { message.header(HEADER_FIRST, "1") } else { message };
         match bus.store(message).await {
             // Taken: the same key was asked before and waits in the queue.
             Ok(_) | Err(BusError::Taken { .. }) => Ok(()),
@@ -176,10 +153,9 @@ fn task_of(role: Role, run: RunId, ask: Ask, limit: Duration) -> Task {
 pub fn request_key(request: &DoorRequest) -> Result<Option<String>, String> {
     let key = request.headers.get(HEADER_KEY).map(ToString::to_string);
     match key {
-        Some(key) if key.len() > limits::KEY_BYTES_MAX || key.is_empty() => Err(format!(
-            "header {HEADER_KEY} must have 1 to key_bytes_max {} bytes",
-            limits::KEY_BYTES_MAX
-        )),
+        Some(key) if key.len() > limits::KEY_BYTES_MAX || key.is_empty() => {
+            Err(format!("header {HEADER_KEY} must have 1 to key_bytes_max {} bytes", limits::KEY_BYTES_MAX))
+        }
         key => Ok(key),
     }
 }
@@ -195,17 +171,9 @@ pub fn reply_answer(reply: &Reply, json: bool) -> Answer {
         Outcome::Failed { failure } => ("failed", Some(code_of(failure.kind))),
         Outcome::Canceled { .. } => ("canceled", Some(409)),
     };
-    let body = if json {
-        serde_json::to_string(reply).unwrap_or_default()
-    } else {
-        reply.text().to_owned()
-    };
-    let answer = code
-        .map_or_else(|| Answer::ok(""), |code| Answer::error(code, reply.text()))
-        .body(body);
-    answer
-        .header(HEADER_RUN, reply.run.as_str())
-        .header(HEADER_STATUS, status)
+    let body = if json { serde_json::to_string(reply).unwrap_or_default() } else { reply.text().to_owned() };
+    let answer = code.map_or_else(|| Answer::ok(""), |code| Answer::error(code, reply.text())).body(body);
+    answer.header(HEADER_RUN, reply.run.as_str()).header(HEADER_STATUS, status)
 }
 
 fn code_of(kind: FailureKind) -> u16 {

@@ -22,11 +22,7 @@ impl Heartbeat {
     pub(super) fn start(acker: Arc<Acker>, ack_wait: Duration) -> Self {
         let last = Arc::new(Mutex::new(Instant::now()));
         let beating = tokio::spawn(beat(acker, ack_wait, last.clone()));
-        Self {
-            last,
-            ack_wait,
-            beating,
-        }
+        Self { last, ack_wait, beating }
     }
 
     /// False when the server may have given the message to somebody else: after a pause longer than `ack_wait` (a stopped

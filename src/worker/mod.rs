@@ -71,10 +71,7 @@ pub async fn serve(bus: &Bus, config: &WorkerConfig, handler: Arc<dyn Handler>, 
     slots.close();
     stop.cancelled().await;
     if tokio::time::timeout(config.grace, slots.wait()).await.is_err() {
-        tracing::info!(
-            "work in hand is given back to the queue after {} s",
-            config.grace.as_secs()
-        );
+        tracing::info!("work in hand is given back to the queue after {} s", config.grace.as_secs());
         grace_over.cancel();
         slots.wait().await;
     }

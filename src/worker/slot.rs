@@ -128,9 +128,7 @@ impl Slot {
 
     async fn pull(&self, consumer: &PullConsumer) -> Result<Stream, async_nats::Error> {
         let pull = consumer.stream().max_messages_per_batch(1);
-        let pull = pull
-            .expires(Duration::from_secs(PULL_S))
-            .heartbeat(Duration::from_secs(PULL_IDLE_S));
+        let pull = pull.expires(Duration::from_secs(PULL_S)).heartbeat(Duration::from_secs(PULL_IDLE_S));
         Ok(pull.messages().await?)
     }
 
@@ -165,6 +163,5 @@ async fn acknowledge(acker: Arc<Acker>, heartbeat: Heartbeat, subject: String) {
 }
 
 async fn finish(ack: JoinHandle<()>) {
-    ack.await
-        .unwrap_or_else(|error| tracing::error!("an acknowledgement broke: {error}"));
+    ack.await.unwrap_or_else(|error| tracing::error!("an acknowledgement broke: {error}"));
 }

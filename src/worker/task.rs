@@ -39,12 +39,7 @@ pub struct TaskHandler {
 impl TaskHandler {
     /// `worker` names this process in its replies.
     pub fn new(bus: &Bus, store: &Store, work: Arc<dyn Work>, worker: String) -> Self {
-        Self {
-            bus: bus.clone(),
-            store: store.clone(),
-            work,
-            worker,
-        }
+        Self { bus: bus.clone(), store: store.clone(), work, worker }
     }
 
     /// The reply to what was delivered; `None` when somebody else's is stored by now.
@@ -68,14 +63,7 @@ impl TaskHandler {
     /// elsewhere (a deadline, a cancel, another worker).
     async fn perform(&self, task: Task) -> Option<Reply> {
         self.bus
-            .tell(&Event::of_task(
-                &task.run,
-                &task.id,
-                task.role,
-                task.attempt,
-                EventKind::Started,
-                &self.worker,
-            ))
+            .tell(&Event::of_task(&task.run, &task.id, task.role, task.attempt, EventKind::Started, &self.worker))
             .await;
         let limit = Duration::from_millis(task.limit_ms);
         let (work, doing) = (self.work.clone(), task.clone());
@@ -86,17 +74,10 @@ impl TaskHandler {
         };
         let failure = match outcome {
             Ok(Ok(reply)) => return Some(reply),
-            Ok(Err(panic)) => Failure::never(
-                FailureKind::Panic,
-                format!("the worker of {} broke: {panic}", task.role),
-            ),
+            Ok(Err(panic)) => Failure::never(FailureKind::Panic, format!("the worker of {} broke: {panic}", task.role)),
             Err(_) => {
-                let message = format!(
-                    "{} did not finish task {} within its limit of {} s",
-                    task.role,
-                    task.id,
-                    limit.as_secs()
-                );
+                let message =
+                    format!("{} did not finish task {} within its limit of {} s", task.role, task.id, limit.as_secs());
                 Failure::never(FailureKind::Timeout, message)
             }
         };
@@ -146,13 +127,7 @@ impl Handler for TaskHandler {
             }
         }
         match self.reply(delivery).await {
-            Some(reply) => {
-                self.publish(&Reply {
-                    worker: self.worker.clone(),
-                    ..reply
-                })
-                .await
-            }
+            Some(reply) => self.publish(&Reply { worker: self.worker.clone(), ..reply }).await,
             None => Done::Ack,
         }
     }
@@ -169,20 +144,13 @@ fn read(delivery: &Delivery) -> Result<Task, Failure> {
         return Err(malformed(format!("its version is {}", task.v)));
     }
     if subject_of(&task) != delivery.to {
-        return Err(malformed(
-            "it names another run, task, attempt or role than its subject".into(),
-        ));
+        return Err(malformed("it names another run, task, attempt or role than its subject".into()));
     }
     Ok(task)
 }
 
 fn subject_of(task: &Task) -> wire::subject::TaskSubject {
-    wire::subject::TaskSubject {
-        role: task.role,
-        run: task.run.clone(),
-        task: task.id.clone(),
-        attempt: task.attempt,
-    }
+    wire::subject::TaskSubject { role: task.role, run: task.run.clone(), task: task.id.clone(), attempt: task.attempt }
 }
 
 fn failed(delivery: &Delivery, failure: Failure) -> Reply {

@@ -1,0 +1,6 @@
+//! The fleet as it runs in production: a real nats-server, the real role binaries as processes of their own, real pytest
+//! in the real sandbox, the real `nats` CLI. Only the model's replies come from a script.
+
+mod harness;
+
+mod smoke;
