@@ -90,8 +90,8 @@ async fn trial(tier: Tier, helper: &Helper, python: &Python) -> Result<Vec<Strin
     if record.exit == Some(0) && record.head.starts_with(TRIAL_ANSWER) {
         return Ok(record.layers);
     }
-    let printed = super::text::neutralised(&record.head);
-    Err(format!("the trial run ended with exit {:?}, signal {:?}: {}", record.exit, record.signal, printed.trim()))
+    let run = verdict::judge(tier, record, &[]);
+    Err(format!("the trial run ended {} ({}): {}", run.outcome, run.reason.unwrap_or_default(), run.output.trim()))
 }
 
 async fn execute(

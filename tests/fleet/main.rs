@@ -3,4 +3,5 @@
 
 mod harness;
 
+mod deploy;
 mod smoke;

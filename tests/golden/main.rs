@@ -1,1 +1,222 @@
-//! placeholder
+//! Every wire type as JSON. A change of the wire is a change of a file here, in the same commit; with
+//! `OARLOCK_UPDATE_GOLDEN=1` the files are written anew.
+
+use std::fmt::Debug;
+use std::path::PathBuf;
+
+use oarlock::wire::*;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, value: &T) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.json"));
+    let text = serde_json::to_string_pretty(value).unwrap() + "\n";
+    if std::env::var_os("OARLOCK_UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let golden = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert_eq!(text, golden, "{name} has another form than {}", path.display());
+    assert_eq!(&serde_json::from_str::<T>(&golden).unwrap(), value, "{name} is not read back");
+    let mut later: Value = serde_json::from_str(&golden).unwrap();
+    if let Some(object) = later.as_object_mut() {
+        object.insert("a_field_of_a_later_version".into(), Value::Bool(true));
+        assert_eq!(&serde_json::from_value::<T>(later).unwrap(), value, "{name} does not tolerate an unknown field");
+    }
+}
+
+fn run() -> RunId {
+    "f2k7q3x5n6m4a2b3c4d5".parse().unwrap()
+}
+
+fn task_id(text: &str) -> TaskId {
+    text.parse().unwrap()
+}
+
+fn artifact() -> Artifact {
+    Artifact {
+        path: "todo/store.py".parse().unwrap(),
+        sha256: ContentHash::of(b"content"),
+        bytes: 7,
+        role: Role::Coder,
+    }
+}
+
+fn usage() -> Usage {
+    Usage { calls: 1, input: 812, output: 96, cache_read: 700, cache_write: 12, estimated: false }
+}
+
+fn reply(role: Role, task: &str, outcome: Outcome) -> Reply {
+    let reply = Reply::new(role, run(), task_id(task), 2, outcome);
+    Reply { usage: usage(), worker: "coder@host:4711".into(), ..reply }
+}
+
+fn plan() -> Plan {
+    let task = |id: &str, role, needs: &[&str]| PlanTask {
+        id: task_id(id),
+        description: format!("Do {id}."),
+        role,
+        depends_on: needs.iter().map(|id| task_id(id)).collect(),
+    };
+    Plan { v: WIRE_VERSION, tasks: vec![task("t1", Role::Coder, &[]), task("t2", Role::Qa, &["t1"])] }
+}
+
+fn failure() -> Failure {
+    Failure::again(FailureKind::ModelCutOff, "the model's answer to coder was cut off at output_tokens 16384")
+}
+
+#[test]
+fn goals() {
+    check("goal", &Goal::new("Write a function.".into(), vec![artifact()]));
+    check(
+        "goal_request",
+        &GoalRequest {
+            goal: "Write a function.".into(),
+            attachments: vec![
+                Attachment {
+                    path: "notes.md".parse().unwrap(),
+                    body: AttachmentBody::Text { text: "Be brief.".into() },
+                },
+                Attachment {
+                    path: "big.csv".parse().unwrap(),
+                    body: AttachmentBody::Stored { artifact: artifact() },
+                },
+            ],
+        },
+    );
+    check("ask", &Ask { description: "Fix the typo.".into(), context: vec!["teh README".into()] });
+}
+
+#[test]
+fn plans_and_tasks() {
+    check("plan", &plan());
+    check(
+        "task",
+        &Task {
+            v: WIRE_VERSION,
+            run: run(),
+            id: task_id("t1"),
+            attempt: 2,
+            role: Role::Coder,
+            description: "Write the package todo.".into(),
+            goal: Content::Goal,
+            context: vec![ContextItem {
+                task: task_id("t0"),
+                role: Role::Researcher,
+                attempt: 1,
+                content: Content::inline("- use scrypt"),
+            }],
+            evidence: vec![ContextItem {
+                task: task_id("t2"),
+                role: Role::Qa,
+                attempt: 1,
+                content: Content::Result { subject: "oarlock.result.qa.f2k7q3x5n6m4a2b3c4d5.t2.1".into() },
+            }],
+            files: vec![artifact()],
+            limit_ms: 900_000,
+        },
+    );
+}
+
+#[test]
+fn replies() {
+    let completed = |content: &str, report| Outcome::Completed {
+        content: content.into(),
+        artifacts: vec![artifact()],
+        report,
+    };
+    let tests = TestReport {
+        passed: false,
+        tests: 23,
+        ok: 22,
+        failed: 1,
+        errors: 0,
+        skipped: 0,
+        outcome: "failed".into(),
+        sandbox: "bwrap".into(),
+        wall_ms: 842,
+        failures: vec![TestFailure { name: "test_api.test_delete".into(), message: "assert 200 == 404".into() }],
+        output: "1 failed, 22 passed".into(),
+    };
+    let review = Review {
+        verdict: Verdict::Changes,
+        findings: vec![Finding { id: "r1".into(), file: Some("a.py".into()), text: "closes too late".into() }],
+    };
+    check("reply_completed", &reply(Role::Coder, "t1", completed("done", None)));
+    check("reply_plan", &reply(Role::Planner, "plan", completed("t1 coder", Some(Report::Plan(plan())))));
+    check("reply_tests", &reply(Role::Qa, "t2", completed("did not pass", Some(Report::Tests(tests)))));
+    check("reply_review", &reply(Role::Reviewer, "t3", completed("changes", Some(Report::Review(review)))));
+    check("reply_failed", &reply(Role::Coder, "t1", Outcome::Failed { failure: failure() }));
+    check("reply_canceled", &reply(Role::Coder, "t1", Outcome::Canceled { reason: "the run ended".into() }));
+}
+
+#[test]
+fn messages_and_events() {
+    let metadata = Metadata {
+        run: run(),
+        task: task_id("t1"),
+        attempt: 2,
+        input: Some(ContentHash::of(b"input")),
+        bytes: 23,
+        reference: Some("oarlock.task.coder.f2k7q3x5n6m4a2b3c4d5.t1.2".into()),
+    };
+    let from = Party::Role(Role::Orchestrator);
+    let to = Party::Role(Role::Coder);
+    check("message", &Message::new(from, to, MessageType::Request, "Write the package todo.".into(), metadata.clone()));
+    let question = Message::new(to, Party::User, MessageType::Question, "Which database?".into(), metadata);
+    check("message_question", &question);
+    let event = Event::of_task(&run(), &task_id("t1"), Role::Coder, 2, EventKind::Completed, "done");
+    check("event", &Event { usage: Some(usage()), ..event });
+    check("event_run", &Event::of_run(&run(), EventKind::Finished, "completed"));
+}
+
+#[test]
+fn records_and_views() {
+    let owner = Owner { seq: 17, at: 1_790_000_000_000_000_000, nonce: "00ff".into() };
+    let record = RunRecord::submitted(1_790_000_000);
+    check("run_record_submitted", &record);
+    check("run_record", &RunRecord { status: RunStatus::Working, owner: Some(owner), plan: 1, ..record });
+    check("run_summary", &RunSummary { run: run(), status: RunStatus::InputRequired, submitted_at: 1_790_000_000 });
+    let task = TaskView {
+        id: task_id("t2"),
+        description: "Test it.".into(),
+        role: Role::Qa,
+        status: TaskStatus::InProgress,
+        dependencies: vec![task_id("t1")],
+        attempt: 2,
+        result: Some("did not pass".into()),
+        passed: Some(false),
+    };
+    check(
+        "run_view",
+        &RunView {
+            v: WIRE_VERSION,
+            run: run(),
+            status: RunStatus::Failed,
+            goal: "Write a function.".into(),
+            tasks: vec![task],
+            answer: None,
+            failure: Some(failure()),
+            artifacts: vec![artifact()],
+            usage: usage(),
+        },
+    );
+}
+
+#[test]
+fn every_golden_file_is_checked() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let source = include_str!("main.rs");
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if let Some(stem) = name.strip_suffix(".json") {
+            assert!(source.contains(&format!("\"{stem}\"")), "{name} belongs to no check");
+        }
+    }
+}
+
+#[test]
+fn unknown_kinds_of_failure_are_read_as_internal() {
+    let text = r#"{"kind":"of_a_later_version","message":"x","retry":{"when":"never"}}"#;
+    assert_eq!(serde_json::from_str::<Failure>(text).unwrap().kind, FailureKind::Internal);
+}

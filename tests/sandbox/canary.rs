@@ -191,13 +191,21 @@ pub async fn vanished(report: &mut Report, what: &str, left: impl Fn() -> Vec<St
 
 /// Processes whose name or arguments hold this word.
 pub fn processes_named(word: &str) -> Vec<String> {
+    named(word).into_iter().map(|(_, line)| line).collect()
+}
+
+/// The users that these processes belong to.
+pub fn users_of(word: &str) -> BTreeSet<u32> {
+    named(word).iter().filter_map(|(path, _)| Some(fs::metadata(path).ok()?.uid())).collect()
+}
+
+fn named(word: &str) -> Vec<(PathBuf, String)> {
+    let text = |path: PathBuf| fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).replace('\0', " "));
+    let line = |path: &PathBuf| [text(path.join("comm")), text(path.join("cmdline"))].into_iter().flatten().collect();
     let entries = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
-    let text = |path: PathBuf| {
-        fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).replace('\0', " ")).unwrap_or_default()
-    };
     entries
-        .map(|path| text(path.join("comm")) + &text(path.join("cmdline")))
-        .filter(|line| line.contains(word) && !line.contains("life::"))
+        .map(|path| (path.clone(), line(&path)))
+        .filter(|(_, line): &(PathBuf, String)| line.contains(word))
         .collect()
 }
 
@@ -214,7 +222,8 @@ pub fn run_directories_of(word: &str) -> Vec<String> {
     runs.filter(ours).map(|path| path.display().to_string()).collect()
 }
 
-fn sandbox_user() -> u32 {
+/// The user that sandboxed code runs as.
+pub fn sandbox_user() -> u32 {
     if Uid::effective().is_root() { NOBODY } else { Uid::effective().as_raw() }
 }
 

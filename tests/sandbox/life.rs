@@ -1,6 +1,6 @@
 //! How a run ends before its time, and where the sandbox finds its tools.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::Uid;
 use oarlock::sandbox::{Choice, Limits, Outcome, Python, Sandbox, SandboxError};
 
-use crate::canary::{processes_named, run_directories_of, vanished};
+use crate::canary::{processes_named, run_directories_of, sandbox_user, users_of, vanished};
 use crate::harness::{self, Case, Report, helper, python, sandbox};
 
 /// Longest wait for a run to be under way.
@@ -56,6 +56,7 @@ async fn a_dropped_run_leaves_nothing() {
         let files = endless(&word);
         let run = tokio::spawn(async move { sandbox.run_pytest(&files, &Limits::default()).await });
         under_way(&word).await;
+        assert_eq!(users_of(&word), BTreeSet::from([sandbox_user()]), "{choice} must not run as root");
         run.abort();
         assert!(run.await.unwrap_err().is_cancelled());
         nothing_left(&word, format!("dropped run in {choice}")).await;
