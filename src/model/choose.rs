@@ -14,8 +14,8 @@ use super::error::ModelError;
 use super::spec::{ApiKey, ModelSpec, Provider};
 use super::transport::Transport;
 
-/// Models used when a vendor's key is there and no model is named: cheap ones that do the job. Names and prices are
-/// those of the table in section 4 of the notes on models (2026-11); the settings override them.
+/// Models used when a vendor's key is there and no model is named: cheap ones that do the job. The names are those
+/// of the vendors' lists of November 2026; the settings override them.
 pub const DEFAULT_MODELS: [(Provider, &str); 3] = [
     (Provider::Anthropic, "claude-haiku-5-5"),
     (Provider::OpenAi, "gpt-6-luna"),

@@ -123,11 +123,13 @@ pub struct OutputSchema {
 /// For whom a completion is asked: the scripted model and the logs look at it; it is never sent to a provider.
 #[derive(Clone, Debug, Default)]
 pub struct CallContext {
+    /// The run.
+    pub run: String,
     /// Role of the worker that asks.
     pub role: String,
     /// Description of the task.
     pub task: String,
-    /// Id of the task.
+    /// Id of the task, unique in its run.
     pub task_id: String,
     /// Which attempt of the task this is, from 1.
     pub attempt: u32,

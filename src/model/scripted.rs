@@ -62,7 +62,8 @@ impl ScriptedModel {
     fn pick(&self, request: &ChatRequest) -> Result<Option<(usize, &RuleAnswer)>, ScriptError> {
         let rules = &self.script.whens;
         let fits = compare(rules, request, &self.name);
-        let picked = self.counts().pick(rules, &fits, &request.context.task_id);
+        let task = format!("{}/{}", request.context.run, request.context.task_id);
+        let picked = self.counts().pick(rules, &fits, &task);
         match picked {
             Some(index) => Ok(Some((index + 1, &self.script.answers[index]))),
             None if !self.script.strict => Ok(None),

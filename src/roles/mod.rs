@@ -144,6 +144,7 @@ impl Desk {
             max_output_tokens: self.definition.limits.output_tokens,
             timeout: Duration::from_millis(task.limit_ms) * share / whole,
             context: CallContext {
+                run: task.run.to_string(),
                 role: task.role.to_string(),
                 task: task.description.clone(),
                 task_id: task.id.to_string(),

@@ -131,7 +131,13 @@ pub fn request(text: &str) -> ChatRequest {
         schema: None,
         max_output_tokens: 256,
         timeout: Duration::from_secs(20),
-        context: CallContext { role: "coder".into(), task: "write code".into(), task_id: "t1".into(), attempt: 1 },
+        context: CallContext {
+            run: "r1".into(),
+            role: "coder".into(),
+            task: "write code".into(),
+            task_id: "t1".into(),
+            attempt: 1,
+        },
     }
 }
 
