@@ -95,7 +95,8 @@ fn only_the_configuration_reads_the_environment() {
 #[test]
 fn files_and_functions_have_a_size_that_a_reader_can_hold() {
     let mut wrong = Vec::new();
-    let limits = [("src", FILE_LINES_MAX), ("tests", FILE_LINES_MAX), ("bin", BIN_LINES_MAX), ("examples", EXAMPLE_LINES_MAX)];
+    let limits =
+        [("src", FILE_LINES_MAX), ("tests", FILE_LINES_MAX), ("bin", BIN_LINES_MAX), ("examples", EXAMPLE_LINES_MAX)];
     for (folder, limit) in limits.into_iter().filter(|(folder, _)| root().join(folder).exists()) {
         for (path, text) in rust_files(folder) {
             let lines = text.lines().count();
@@ -104,7 +105,10 @@ fn files_and_functions_have_a_size_that_a_reader_can_hold() {
             }
             for (name, lines) in functions(&text) {
                 if lines > FUNCTION_LINES_MAX {
-                    wrong.push(format!("{}: fn {name} has {lines} lines, more than {FUNCTION_LINES_MAX}", path.display()));
+                    wrong.push(format!(
+                        "{}: fn {name} has {lines} lines, more than {FUNCTION_LINES_MAX}",
+                        path.display()
+                    ));
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! What a command leaves behind: the answer on standard output, the files in a folder.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use anyhow::Context;
@@ -43,9 +43,15 @@ pub(super) fn print(reply: &Reply, shape: Shape) -> anyhow::Result<()> {
     }
 }
 
-/// Prints a line; a reader that went away (`| head`) is no error.
-pub(super) fn out(line: &str) -> anyhow::Result<()> {
-    match writeln!(std::io::stdout(), "{line}") {
+/// Prints text; a reader that went away (`| head`) is no error. On a terminal, what would be commands to it is shown as
+/// blanks: much of what is printed here was written by a model.
+pub(super) fn out(text: &str) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout();
+    let written = match stdout.is_terminal() {
+        true => writeln!(stdout, "{}", text.replace(|c: char| c.is_control() && c != '\n' && c != '\t', " ")),
+        false => writeln!(stdout, "{text}"),
+    };
+    match written {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => other.context("write the answer"),
     }

@@ -71,7 +71,7 @@ impl LocalFleet {
         let bus = Bus::connect(&address, &config.root, "oarlock").await?;
         bus.declare(&config.streams).await?;
         let logs = folder.join("logs");
-        let mut fleet = Fleet::start(&FleetConfig {
+        let mut fleet = Fleet::start(FleetConfig {
             executable: std::env::current_exe().context("find our own executable")?,
             arguments: arguments(config, server.url(), model),
             roles,
@@ -91,13 +91,8 @@ impl LocalFleet {
     }
 
     /// Role and process id of each worker.
-    pub(super) fn processes(&self) -> Vec<(Role, u32)> {
-        self.fleet.processes()
-    }
-
-    /// An error when a worker has ended.
-    pub(super) fn check(&mut self) -> anyhow::Result<()> {
-        Ok(self.fleet.check()?)
+    pub(super) async fn processes(&self) -> Vec<(Role, u32)> {
+        self.fleet.processes().await
     }
 
     /// Lets the workers finish, then stops the server. Returns what the workers said of unused script rules.

@@ -19,7 +19,7 @@ use crate::model;
 use crate::store::{FileSet, Store};
 use crate::wire::subject::{HEADER_KEY, TaskSubject};
 use crate::wire::{Attachment, AttachmentBody, FilePath, GoalRequest, Reply, Role, RunId, limits};
-use crate::worker::wait_for_reply;
+use crate::worker::{DoorWait, wait_for_reply};
 
 /// How long a client waits for a run; the run itself is bounded by its own limits.
 const RUN_WAIT_S_MAX: u64 = 24 * 3600;
@@ -61,6 +61,10 @@ pub(super) async fn run(config: &Config, args: RunArgs) -> anyhow::Result<()> {
         Some(_) => None,
         None => attach::find(config).await?,
     };
+    if existing.is_some() && (args.model.model.is_some() || args.model.base_url.is_some()) {
+        let how = "start it with another one, or name a server without a fleet";
+        return Err(ended(Exit::Usage, format!("a fleet is running, and its workers have their own model; {how}")));
+    }
     match existing {
         Some(bus) if args.detach => detach(&bus, &submission).await,
         Some(bus) => follow(&bus, &submission, &delivery).await,
@@ -171,29 +175,26 @@ fn name_of(path: &Path) -> Result<FilePath, crate::wire::BadPath> {
     plain.or_else(|_| last())
 }
 
-/// Sends the goal, and returns the run's id. The key makes a repeated send harmless and lets files be stored before.
-async fn submit(bus: &Bus, submission: &Submission) -> anyhow::Result<RunId> {
-    let key = format!("{:032x}", rand::random::<u128>());
-    let run = RunId::from_key("", &key);
+/// Sends the goal. The key makes a repeated send harmless, and tells the run's id before it is sent, so that files can be
+/// stored and events be heard from the first.
+async fn submit(bus: &Bus, submission: &Submission, key: &str) -> anyhow::Result<()> {
     let store = Store::new(bus);
-    let artifacts = store.artifacts.put(&run, Role::Orchestrator, &submission.files).await?;
+    let artifacts = store.artifacts.put(&run_of(key), Role::Orchestrator, &submission.files).await?;
     let attachments = artifacts
         .into_iter()
         .map(|artifact| Attachment { path: artifact.path.clone(), body: AttachmentBody::Stored { artifact } });
     let request = GoalRequest { goal: submission.text.clone(), attachments: attachments.collect() };
     let mut headers = async_nats::HeaderMap::new();
-    headers.insert(HEADER_KEY, key.as_str());
+    headers.insert(HEADER_KEY, key);
+    let wait = Duration::from_secs(SUBMIT_WAIT_S_MAX);
     let payload = Bytes::from(serde_json::to_vec(&request)?);
-    let asked = async_nats::Request::new()
-        .payload(payload)
-        .headers(headers)
-        .timeout(Some(Duration::from_secs(SUBMIT_WAIT_S_MAX)));
+    let asked = async_nats::Request::new().payload(payload).headers(headers).timeout(Some(wait));
     let answer = bus.client.send_request(bus.root.submit_door(), asked).await.map_err(|error| {
         ended(Exit::Unreachable, format!("no orchestrator took the goal ({error}); `oarlock ps` shows who is there"))
     })?;
     let failed = answer.headers.as_ref().and_then(|headers| headers.get("Nats-Service-Error-Code"));
     match failed.map(|code| code.as_str().to_owned()) {
-        None => Ok(run),
+        None => Ok(()),
         Some(code) => {
             let exit = if code == "400" || code == "413" { Exit::Usage } else { Exit::Failed };
             Err(ended(exit, format!("the goal was refused ({code}): {}", String::from_utf8_lossy(&answer.payload))))
@@ -201,24 +202,33 @@ async fn submit(bus: &Bus, submission: &Submission) -> anyhow::Result<RunId> {
     }
 }
 
+fn new_key() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+fn run_of(key: &str) -> RunId {
+    RunId::from_key("", key)
+}
+
 async fn detach(bus: &Bus, submission: &Submission) -> anyhow::Result<()> {
-    let run = submit(bus, submission).await?;
+    let key = new_key();
+    submit(bus, submission, &key).await?;
+    let run = run_of(&key);
     eprintln!("the fleet has it; look with: oarlock show {run}");
-    println!("{run}");
-    Ok(())
+    answer::out(run.as_str())
 }
 
 /// Sends the goal, shows what happens, and delivers the result.
 pub(super) async fn follow(bus: &Bus, submission: &Submission, delivery: &Delivery) -> anyhow::Result<()> {
-    let store = Store::new(bus);
-    let run = submit(bus, submission).await?;
+    let (store, key) = (Store::new(bus), new_key());
+    let run = run_of(&key);
     let events = bus.client.subscribe(bus.root.events_of(&run)).await.context("subscribe to the run's events")?;
+    submit(bus, submission, &key).await?;
     let progress = Progress::start(events, &run);
     let wait = delivery.timeout.unwrap_or(Duration::from_secs(RUN_WAIT_S_MAX));
     let result = TaskSubject::of_run(&run, 1);
-    let waiting = wait_for_reply(bus, &store, &result, async { Ok(()) }, wait);
     let reply = tokio::select! {
-        reply = waiting => reply,
+        reply = wait_for_reply(bus, &store, &result, async { Ok(()) }, wait) => reply,
         _ = tokio::signal::ctrl_c() => {
             progress.stop().await;
             return Err(ended(Exit::Interrupted, format!("interrupted; run {run} is kept: oarlock show {run}")));
@@ -226,7 +236,7 @@ pub(super) async fn follow(bus: &Bus, submission: &Submission, delivery: &Delive
     };
     progress.stop().await;
     let reply = reply.map_err(|error| match error {
-        crate::worker::DoorWait::Late { waited_s, .. } => {
+        DoorWait::Late { waited_s, .. } => {
             ended(Exit::Timeout, format!("run {run} is not done after {waited_s} s; it goes on: oarlock show {run}"))
         }
         error => error.into(),

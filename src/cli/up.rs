@@ -10,9 +10,6 @@ use super::fleet::{LocalFleet, ModelSource, Place, one_of_each};
 use super::run::model_source;
 use crate::wire::Role;
 
-/// How often the processes are looked at.
-const CHECK_S: u64 = 1;
-
 pub(super) async fn up(config: &Config, args: UpArgs) -> anyhow::Result<()> {
     if config.server.is_some() {
         let how = "start role binaries there instead: oarlock worker <role> --server URL";
@@ -31,27 +28,24 @@ pub(super) async fn up(config: &Config, args: UpArgs) -> anyhow::Result<()> {
     for (role, count) in &args.roles {
         roles.iter_mut().filter(|(known, _)| known == role).for_each(|entry| entry.1 = *count);
     }
-    let mut local = LocalFleet::start(config, Place::Project(project_folder()), roles.clone(), &source).await?;
-    tell(&local, &roles, &source, started.elapsed());
-    let outcome = watch(&mut local).await;
+    let local = LocalFleet::start(config, Place::Project(project_folder()), roles.clone(), &source).await?;
+    tell(&local, &roles, &source, started.elapsed()).await;
+    let outcome = until_stopped().await;
     eprintln!("stopping");
     local.stop().await;
     outcome
 }
 
-async fn watch(local: &mut LocalFleet) -> anyhow::Result<()> {
+async fn until_stopped() -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
-    loop {
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => return Ok(()),
-            _ = terminate.recv() => return Ok(()),
-            () = tokio::time::sleep(Duration::from_secs(CHECK_S)) => local.check()?,
-        }
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => Ok(()),
+        _ = terminate.recv() => Ok(()),
     }
 }
 
-fn tell(local: &LocalFleet, roles: &[(Role, usize)], source: &ModelSource, took: Duration) {
+async fn tell(local: &LocalFleet, roles: &[(Role, usize)], source: &ModelSource, took: Duration) {
     let counts: Vec<String> = roles.iter().map(|(role, count)| format!("{role} {count}")).collect();
     let model = match source {
         ModelSource::Script(path) => format!("recorded replies from {}", path.display()),
@@ -61,9 +55,8 @@ fn tell(local: &LocalFleet, roles: &[(Role, usize)], source: &ModelSource, took:
     eprintln!("roles   {}", counts.join(", "));
     eprintln!("model   {model}");
     eprintln!("logs    {}", local.logs.display());
-    for (role, pid) in local.processes() {
-        tracing::debug!("{role} is process {pid}");
-    }
+    let processes: Vec<String> = local.processes().await.iter().map(|(role, pid)| format!("{role} {pid}")).collect();
+    eprintln!("pids    {}", processes.join(", "));
     eprintln!("ready   after {:.2} s; Ctrl-C stops it", took.as_secs_f32());
     eprintln!("next    oarlock run \"…\"   or   nats -s {} req oarlock.run \"…\" --timeout 10m", local.url());
 }

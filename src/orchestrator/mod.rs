@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use self::claim::{Claim, claim};
 use self::drive::Drive;
 use crate::bus::{Bus, presence};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::wire::{Failure, FailureKind, Role, limits};
 use crate::worker::{Delivery, Done, Handler};
 
@@ -36,6 +36,8 @@ pub use view::view;
 
 /// Pause before a delivery that lost a race is looked at again.
 const AGAIN_MS: u64 = 100;
+/// Pause before a run is looked at again whose record this version cannot read.
+const UNREADABLE_S: u64 = 30;
 
 /// What an operator may choose about runs.
 #[derive(Clone, Debug)]
@@ -104,8 +106,10 @@ impl Handler for Orchestrator {
             Err(error) => Err(error),
         };
         outcome.unwrap_or_else(|error| {
+            // What this version cannot read is left to a newer one.
+            let unreadable = matches!(error, StoreError::Unreadable { .. });
             tracing::warn!(run = %delivery.to.run, "a run is looked at again: {:#}", anyhow::Error::from(error));
-            again
+            if unreadable { Done::HandBack(Duration::from_secs(UNREADABLE_S)) } else { again }
         })
     }
 }

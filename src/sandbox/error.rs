@@ -1,4 +1,5 @@
-//! Why the sandbox could not give a verdict. Code that fails its tests is no error: that is a [`TestRun`](super::TestRun).
+//! Why the sandbox could not give a verdict. Code that fails its tests is no error but a
+//! [`TestRun`](super::TestRun).
 
 use std::fmt;
 use std::io;

@@ -1,8 +1,8 @@
 //! Starts the helper process and waits for its record.
 //!
 //! The executable is opened once and started through `/proc/self/fd`: so it works from a directory that the sandbox
-//! user may not enter, and a new build on disk does not change a running worker. The helper's standard input is a leash:
-//! when it closes (we drop the future, or die by any signal), the helper kills its whole tree and tidies up.
+//! user may not enter, and a new build on disk does not change a running worker. The helper's standard input is a
+//! leash: when it closes (we drop the future, or die by any signal), the helper kills its whole tree and tidies up.
 
 use std::fs::File;
 use std::io;
@@ -41,6 +41,7 @@ pub(super) struct Helper {
 }
 
 impl Helper {
+    /// Opens it once, for good; root lends the sandbox user a copy if the file itself is private.
     pub fn open(path: PathBuf) -> Result<Helper, SandboxError> {
         let opened = File::open(&path).and_then(|file| {
             let mode = file.metadata()?.mode();
@@ -79,7 +80,7 @@ impl Helper {
             return Ok(record);
         }
         let printed = text::neutralised(&[&record.head[..], &record.tail[..]].concat());
-        let detail = record.setup_error.clone().unwrap_or_default();
+        let detail = record.setup_error.unwrap_or_default();
         Err(SandboxError::Setup { tier: job.tier, detail: format!("{detail} {}", printed.trim()).trim().to_owned() })
     }
 

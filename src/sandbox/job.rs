@@ -44,6 +44,7 @@ pub(super) struct Layout {
 pub(super) const REPORT: &str = "report.xml";
 
 impl Layout {
+    /// The paths of a run in this directory.
     pub fn new(tier: Tier, directory: &Path, packages: Option<&Path>) -> Layout {
         let root = if tier == Tier::Bwrap { Path::new("/") } else { directory };
         Layout {
@@ -57,10 +58,12 @@ impl Layout {
 }
 
 impl Job {
+    /// Its paths, as the tested code sees them.
     pub fn layout(&self) -> Layout {
         Layout::new(self.tier, &self.directory, self.packages.as_deref())
     }
 
+    /// The arguments from which [`Job::from_arguments`] makes the same job.
     pub fn to_arguments(&self) -> Vec<OsString> {
         let limits = &self.limits;
         let mut arguments = vec![
@@ -85,6 +88,7 @@ impl Job {
         arguments
     }
 
+    /// Reads what [`Job::to_arguments`] wrote; the error names the setting.
     pub fn from_arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<Job, String> {
         let mut arguments = arguments.into_iter();
         let mut settings = HashMap::new();

@@ -34,6 +34,7 @@ pub(super) struct Report {
 }
 
 impl Report {
+    /// Reads a report; the error says what is wrong with it.
     pub fn parse(bytes: &[u8]) -> Result<Report, String> {
         let xml = std::str::from_utf8(bytes).map_err(|_| "the report is not UTF-8".to_owned())?;
         let options = roxmltree::ParsingOptions { nodes_limit: NODES_MAX, ..Default::default() };
@@ -46,6 +47,7 @@ impl Report {
         Ok(report)
     }
 
+    /// Tests that neither failed nor were skipped.
     pub fn passed(&self) -> u32 {
         self.tests.saturating_sub(self.failures).saturating_sub(self.errors).saturating_sub(self.skipped)
     }
@@ -84,7 +86,8 @@ mod tests {
 
     const SAMPLE: &str = r#"<?xml version="1.0"?><testsuites><testsuite tests="99" failures="0">
         <testcase classname="tests.test_a" name="test_one[1-2]"/>
-        <testcase classname="tests.test_a.TestB" name="test_two"><failure message="assert 1 == 2">trace</failure></testcase>
+        <testcase classname="tests.test_a.TestB" name="test_two">
+        <failure message="assert 1 == 2">trace</failure></testcase>
         <testcase classname="test_c" name="test_three"><skipped/></testcase>
         <testcase classname="" name="test_d"><error message="collection failure">SyntaxError</error></testcase>
         </testsuite></testsuites>"#;

@@ -145,10 +145,34 @@ mod tests {
 
     #[test]
     fn functions_and_methods_are_found() {
-        let source = "import pytest\n\n@pytest.mark.parametrize('a', [\n    1,\n])\ndef test_a(a):\n    def test_inner():\n        \
-                      pass\n\nasync def test_b():\n    pass\n\nclass TestC:\n    \"\"\"doc\"\"\"\n    x = 1\n\n    def \
-                      test_d(self):\n        pass\n\n    def helper(self): pass\n\nclass Other:\n    def test_e(self): pass\n\n\
-                      class Suite(unittest.TestCase):\n    def test_f(self): pass\n";
+        let source = r#"
+import pytest
+
+@pytest.mark.parametrize('a', [
+    1,
+])
+def test_a(a):
+    def test_inner():
+        pass
+
+async def test_b():
+    pass
+
+class TestC:
+    """doc"""
+    x = 1
+
+    def test_d(self):
+        pass
+
+    def helper(self): pass
+
+class Other:
+    def test_e(self): pass
+
+class Suite(unittest.TestCase):
+    def test_f(self): pass
+"#;
         assert_eq!(
             found("tests/test_x.py", source),
             [
@@ -162,10 +186,25 @@ mod tests {
 
     #[test]
     fn what_pytest_does_not_collect_is_not_demanded() {
-        let source = "@pytest.fixture(\n  scope='module')\ndef test_client():\n    pass\n# def test_no():\nS = '''\ndef \
-                      test_text():\n    pass\n'''\nif x:\n    def test_conditional(): pass\nclass TestInit:\n    def \
-                      __init__(self): pass\n    def test_never(self): pass\nclass TestBase:\n    __test__ = False\n    def \
-                      test_base(self): pass\n";
+        let source = r#"
+@pytest.fixture(
+  scope='module')
+def test_client():
+    pass
+# def test_no():
+S = '''
+def test_text():
+    pass
+'''
+if x:
+    def test_conditional(): pass
+class TestInit:
+    def __init__(self): pass
+    def test_never(self): pass
+class TestBase:
+    __test__ = False
+    def test_base(self): pass
+"#;
         assert_eq!(found("test_x.py", source), Vec::<String>::new());
         assert_eq!(found("helper.py", "def test_a(): pass\n"), Vec::<String>::new());
         assert_eq!(found("build/test_x.py", "def test_a(): pass\n"), Vec::<String>::new());

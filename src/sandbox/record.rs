@@ -48,6 +48,7 @@ const STOPS: [(Stop, &str); 5] = [
 ];
 
 impl Record {
+    /// The bytes from which [`Record::decode`] makes the same record.
     pub fn encode(&self) -> Vec<u8> {
         let mut lines = vec![HEADING.to_owned()];
         let mut line = |key: &str, value: String| lines.push(format!("{key}={}", value.replace('\n', " ")));
@@ -72,6 +73,7 @@ impl Record {
         bytes
     }
 
+    /// Reads what [`Record::encode`] wrote; `None` if anything is missing or unknown.
     pub fn decode(bytes: &[u8]) -> Option<Record> {
         let end = bytes.windows(2).position(|pair| pair == b"\n\n")?;
         let text = std::str::from_utf8(&bytes[..end]).ok()?;

@@ -82,8 +82,8 @@ impl Tier {
     pub(super) fn advice(self) -> &'static str {
         match self {
             Tier::Bwrap => {
-                "install it (apt-get install bubblewrap) and allow unprivileged user namespaces (on Ubuntu, the AppArmor \
-                 profile bwrap-userns-restrict); in a container this tier is usually denied"
+                "install it (apt-get install bubblewrap) and allow unprivileged user namespaces (on Ubuntu, the \
+                 AppArmor profile bwrap-userns-restrict); in a container this tier is usually denied"
             }
             Tier::Landlock => "use Linux 6.2 or newer with `landlock` in the kernel's lsm= list",
             Tier::Off => "look at the detail: this tier needs nothing but Python",

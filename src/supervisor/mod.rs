@@ -1,14 +1,18 @@
 //! Floor 6: starts a fleet's processes on this machine, watches them, and stops them together.
 //!
 //! A worker is a child process of its own (`<our executable> worker <role>`), so that what is seen on a laptop is what
-//! runs in production. Children must not outlive us: each holds the reading end of a pipe whose writing end is ours, and
-//! drains and exits when it closes, also when we are killed.
+//! runs in production. One that dies is started again, so that a fleet on a laptop survives what it would survive there.
+//! Children must not outlive us: each holds the reading end of a pipe whose writing end is ours, and drains and exits when
+//! it closes, also when we are killed.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 
 use crate::bus::Bus;
 use crate::wire::Role;
@@ -21,6 +25,12 @@ const READY_DELAY_MS: u64 = 10;
 const STOP_WAIT_S_MAX: u64 = 10;
 /// Lines of a dead worker's log that an error shows.
 const LOG_LINES: usize = 5;
+/// How often the processes are looked at.
+const WATCH_MS: u64 = 200;
+/// Times that one worker is started again; one that dies more often is left, and said to be.
+const RESTARTS_MAX: u32 = 20;
+/// Pause before a worker is started again, longer with every time.
+const RESTART_DELAY_MS: u64 = 250;
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -70,11 +80,15 @@ struct Member {
     role: Role,
     child: Child,
     log: PathBuf,
+    restarts: u32,
+    gone: bool,
 }
 
 /// Running worker processes.
 pub struct Fleet {
-    members: Vec<Member>,
+    config: FleetConfig,
+    members: Arc<Mutex<Vec<Member>>>,
+    watcher: Option<JoinHandle<()>>,
 }
 
 impl Fleet {
@@ -82,60 +96,57 @@ impl Fleet {
     ///
     /// # Errors
     /// [`FleetError::Spawn`]; those that were started end with this value.
-    pub fn start(config: &FleetConfig) -> Result<Self, FleetError> {
-        let mut fleet = Self { members: Vec::new() };
+    pub fn start(config: FleetConfig) -> Result<Self, FleetError> {
+        let mut members = Vec::new();
         for (role, count) in &config.roles {
             for number in 1..=*count {
                 let log = config.logs.join(format!("{role}-{number}.log"));
-                let child = spawn(config, *role, &log).map_err(|source| FleetError::Spawn { role: *role, source })?;
-                fleet.members.push(Member { role: *role, child, log });
+                let child = spawn(&config, *role, &log).map_err(|source| FleetError::Spawn { role: *role, source })?;
+                members.push(Member { role: *role, child, log, restarts: 0, gone: false });
             }
         }
-        Ok(fleet)
+        Ok(Self { config, members: Arc::new(Mutex::new(members)), watcher: None })
     }
 
-    /// Waits until every role answers at its door.
+    /// Waits until every role answers at its door; from then on, a worker that ends is started again.
     ///
     /// # Errors
     /// When a worker ends or does not answer in time.
     pub async fn ready(&mut self, bus: &Bus) -> Result<(), FleetError> {
         let started = Instant::now();
-        for index in 0..self.members.len() {
-            let role = self.members[index].role;
+        let mut members = self.members.lock().await;
+        for index in 0..members.len() {
+            let role = members[index].role;
             let subject = format!("$SRV.PING.{}", bus.root.service(role));
             while bus.client.request(subject.clone(), bytes::Bytes::new()).await.is_err() {
-                self.check()?;
+                members.iter_mut().try_for_each(Member::check)?;
                 if started.elapsed() > Duration::from_secs(READY_WAIT_S_MAX) {
-                    return Err(FleetError::Late { role, log: self.members[index].log.clone() });
+                    return Err(FleetError::Late { role, log: members[index].log.clone() });
                 }
                 tokio::time::sleep(Duration::from_millis(READY_DELAY_MS)).await;
             }
         }
-        self.check()
-    }
-
-    /// An error when a worker has ended.
-    pub fn check(&mut self) -> Result<(), FleetError> {
-        for member in &mut self.members {
-            if let Ok(Some(status)) = member.child.try_wait() {
-                return Err(FleetError::Ended { role: member.role, status, log: log_end(&member.log) });
-            }
-        }
+        members.iter_mut().try_for_each(Member::check)?;
+        drop(members);
+        self.watcher = Some(tokio::spawn(watch(self.config.clone(), self.members.clone())));
         Ok(())
     }
 
     /// Role and process id of each worker.
-    pub fn processes(&self) -> Vec<(Role, u32)> {
-        self.members.iter().filter_map(|member| Some((member.role, member.child.id()?))).collect()
+    pub async fn processes(&self) -> Vec<(Role, u32)> {
+        let members = self.members.lock().await;
+        members.iter().filter_map(|member| Some((member.role, member.child.id()?))).collect()
     }
 
     /// Lets all workers finish and waits until they are gone; those that take too long are killed.
-    pub async fn stop(mut self) {
-        for member in &mut self.members {
-            drop(member.child.stdin.take());
+    pub async fn stop(self) {
+        if let Some(watcher) = &self.watcher {
+            watcher.abort();
         }
+        let mut members = self.members.lock().await;
+        members.iter_mut().for_each(|member| drop(member.child.stdin.take()));
         let deadline = tokio::time::Instant::now() + Duration::from_secs(STOP_WAIT_S_MAX);
-        for member in &mut self.members {
+        for member in members.iter_mut() {
             if tokio::time::timeout_at(deadline, member.child.wait()).await.is_err() {
                 tracing::warn!(role = %member.role, "a worker did not stop in time and is killed");
                 let killed = member.child.kill().await;
@@ -145,14 +156,58 @@ impl Fleet {
     }
 }
 
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        // The watcher holds the members; without it they end with this value.
+        if let Some(watcher) = &self.watcher {
+            watcher.abort();
+        }
+    }
+}
+
+impl Member {
+    /// An error when the process has ended.
+    fn check(&mut self) -> Result<(), FleetError> {
+        match self.child.try_wait() {
+            Ok(Some(status)) => Err(FleetError::Ended { role: self.role, status, log: log_end(&self.log) }),
+            _ => Ok(()),
+        }
+    }
+}
+
+async fn watch(config: FleetConfig, members: Arc<Mutex<Vec<Member>>>) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(WATCH_MS)).await;
+        for member in members.lock().await.iter_mut().filter(|member| !member.gone) {
+            let Err(ended) = member.check() else { continue };
+            member.restarts += 1;
+            if member.restarts > RESTARTS_MAX {
+                tracing::error!("{ended}; it is not started again after restarts_max {RESTARTS_MAX} times");
+                member.gone = true;
+                continue;
+            }
+            tracing::warn!(role = %member.role, "a worker ended and is started again");
+            tokio::time::sleep(Duration::from_millis(RESTART_DELAY_MS * u64::from(member.restarts))).await;
+            match spawn(&config, member.role, &member.log) {
+                Ok(child) => member.child = child,
+                Err(error) => tracing::error!(role = %member.role, "it could not be started: {error}"),
+            }
+        }
+    }
+}
+
 fn spawn(config: &FleetConfig, role: Role, log: &Path) -> std::io::Result<Child> {
     std::fs::create_dir_all(&config.logs)?;
     let mut command = Command::new(&config.executable);
     command.args(["worker", role.name(), "--with-parent"]).args(&config.arguments);
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(std::fs::File::create(log)?);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(append(log)?);
     // A group of its own, so that Ctrl-C in a terminal reaches us alone and we decide the order of the end.
     command.process_group(0).kill_on_drop(true);
     command.spawn()
+}
+
+fn append(log: &Path) -> std::io::Result<std::fs::File> {
+    std::fs::OpenOptions::new().create(true).append(true).open(log)
 }
 
 fn log_end(log: &Path) -> String {

@@ -139,7 +139,7 @@ impl Slot {
             match self.bus.consumer(self.role).await {
                 Ok(Some(consumer)) => return Some(consumer),
                 Ok(None) if !told => {
-                    tracing::info!(role = %self.role, "waiting for an orchestrator to declare the queue")
+                    tracing::info!(role = %self.role, "waiting for an orchestrator to declare the queue");
                 }
                 Ok(None) => {}
                 Err(error) => tracing::warn!(role = %self.role, "no consumer: {:#}", anyhow::Error::from(error)),

@@ -54,11 +54,15 @@ fn compose_fits_its_schema_and_starts_what_there_is() {
     let compose: Value = serde_saphyr::from_str(&text).unwrap();
     for role in oarlock::wire::Role::ALL {
         let service = &compose["services"][role.name()];
-        let words: Vec<&str> = service["command"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+        let words: Vec<&str> =
+            service["command"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
         assert_eq!(words, ["worker", role.name()]);
         let parsed = oarlock::cli::command().try_get_matches_from(std::iter::once("oarlock").chain(words));
         assert!(parsed.is_ok(), "{role}");
-        assert!(service.get("container_name").is_none() && service.get("ports").is_none(), "{role} could not be scaled");
+        assert!(
+            service.get("container_name").is_none() && service.get("ports").is_none(),
+            "{role} could not be scaled"
+        );
     }
     let keys = text.lines().filter(|line| line.trim_start().contains("_API_KEY:"));
     keys.for_each(|line| assert!(line.trim_end().ends_with(':'), "a key is given a value: {line}"));

@@ -77,10 +77,7 @@ fn goals() {
                     path: "notes.md".parse().unwrap(),
                     body: AttachmentBody::Text { text: "Be brief.".into() },
                 },
-                Attachment {
-                    path: "big.csv".parse().unwrap(),
-                    body: AttachmentBody::Stored { artifact: artifact() },
-                },
+                Attachment { path: "big.csv".parse().unwrap(), body: AttachmentBody::Stored { artifact: artifact() } },
             ],
         },
     );
@@ -120,11 +117,8 @@ fn plans_and_tasks() {
 
 #[test]
 fn replies() {
-    let completed = |content: &str, report| Outcome::Completed {
-        content: content.into(),
-        artifacts: vec![artifact()],
-        report,
-    };
+    let completed =
+        |content: &str, report| Outcome::Completed { content: content.into(), artifacts: vec![artifact()], report };
     let tests = TestReport {
         passed: false,
         tests: 23,

@@ -79,7 +79,8 @@ impl Canary {
     pub fn parameters(&self) -> String {
         let path = self.directory.path().display();
         format!(
-            "DIRECTORY = '{path}'\nHOME = '{path}'\nCANARY = '{0}'\nABSTRACT = '{0}'\nVICTIM = {1}\nTCP = {2}\nUDP = {3}\n",
+            "DIRECTORY = '{path}'\nHOME = '{path}'\nCANARY = '{0}'\nABSTRACT = '{0}'\n\
+             VICTIM = {1}\nTCP = {2}\nUDP = {3}\n",
             self.word,
             self.victim.id().unwrap_or(0),
             self.tcp,

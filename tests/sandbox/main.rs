@@ -1,7 +1,14 @@
 //! The sandbox against real hostile code, and for real honest code, in every tier that this machine has.
 //!
-//! Each file below `hostile/` and `honest/` is one case, listed in `cases.rs`. Attacks that reach for something are also
-//! run without a sandbox, where they must succeed: a test that cannot fail shows nothing.
+//! Each file below `hostile/` and `honest/` is one case, listed in `cases.rs`. Attacks that reach for something are
+//! also run without a sandbox, where they must succeed: a test that cannot fail shows nothing.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that meets the unexpected should stop there"
+)]
 
 mod canary;
 mod cases;

@@ -32,6 +32,7 @@ impl Capture {
         Capture { kept }
     }
 
+    /// What was kept until now.
     pub fn snapshot(&self) -> Kept {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

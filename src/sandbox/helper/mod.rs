@@ -1,4 +1,4 @@
-//! The helper process: outside the wall it builds the wall and watches, inside it makes itself small and becomes Python.
+//! The helper process: outside, it builds the wall and watches, inside it makes itself small and becomes Python.
 //!
 //! Two stages of one executable. `supervise` starts the tree, watches it, kills it, reports. `inner` runs behind the
 //! namespaces (tier bwrap) or raises Landlock around itself, adds seccomp and resource limits, and executes Python.
@@ -77,7 +77,7 @@ fn close_on_exec() -> io::Result<()> {
             continue;
         };
         if descriptor >= FIRST_EXTRA_DESCRIPTOR {
-            // SAFETY: F_SETFD changes one flag of a descriptor number and touches no memory; an unknown number is an error.
+            // SAFETY: F_SETFD changes a flag of a descriptor number and touches no memory; an unknown number is an error.
             unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
         }
     }

@@ -30,6 +30,7 @@ pub(super) struct Watchdog {
 }
 
 impl Watchdog {
+    /// A watchdog for a run that has just started.
     pub fn new(job: &Job, started: Instant) -> Watchdog {
         let system = |variable, usual: u64| {
             sysconf(variable).ok().flatten().and_then(|value| u64::try_from(value).ok()).unwrap_or(usual)
