@@ -5,13 +5,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::http::Answer;
+use super::answer::Answer;
 use super::schema::for_vendor;
 use super::{Author, ChatRequest, Finish, ModelSpec};
 use crate::wire::Usage;
-
-/// The version of the API that is spoken here, a required header.
-pub(super) const VERSION: &str = "2023-06-01";
 
 /// The body of a request.
 pub(super) fn body(spec: &ModelSpec, request: &ChatRequest, with_schema: bool) -> Value {

@@ -11,7 +11,8 @@ use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use super::error::ModelError;
-use super::spec::{ApiKey, ModelSpec, Provider};
+use super::provider::Provider;
+use super::spec::{ApiKey, ModelSpec};
 use super::transport::Transport;
 
 /// Models used when a vendor's key is there and no model is named: cheap ones that do the job. The names are those

@@ -8,8 +8,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::provider::Provider;
 use super::script::ScriptError;
-use super::spec::Provider;
 
 /// The longest wait that a server may ask of us within a call; beyond it the error goes to the caller at once.
 pub const RETRY_AFTER_S_MAX: u64 = 120;

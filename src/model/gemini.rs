@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::http::Answer;
+use super::answer::Answer;
 use super::schema::for_vendor;
 use super::{Author, ChatRequest, Finish};
 use crate::wire::Usage;

@@ -10,19 +10,10 @@ use reqwest::Url;
 use serde_json::Value;
 
 use super::error::ModelError;
-use super::spec::{ModelSpec, Provider};
+use super::provider::Provider;
+use super::spec::ModelSpec;
 use super::transport::Transport;
-use super::{ChatModel, ChatReply, ChatRequest, Finish, anthropic, estimate_usage, gemini, openai};
-use crate::wire::Usage;
-
-/// What a provider's reply holds, whichever the provider.
-pub(super) struct Answer {
-    pub(super) text: String,
-    pub(super) finish: Finish,
-    /// `None` when the server sent no usage.
-    pub(super) usage: Option<Usage>,
-    pub(super) model: Option<String>,
-}
+use super::{ChatModel, ChatReply, ChatRequest, anthropic, estimate_usage, gemini, openai};
 
 /// A model at a server. One request is one HTTP request; wrap it in [`super::Retrying`] for more patience.
 pub struct HttpModel {

@@ -8,6 +8,7 @@
 //! - every wait ends: one completion takes at most [`ChatRequest::timeout`], retries included;
 //! - an error says whom we asked, what they said and what to do next, and never holds a key or a whole prompt.
 
+mod answer;
 mod anthropic;
 mod choose;
 mod classify;
@@ -17,6 +18,7 @@ mod http;
 mod json;
 mod latency;
 mod openai;
+mod provider;
 mod repair;
 mod retry;
 mod rules;
@@ -35,10 +37,11 @@ pub use choose::{Choice, DEFAULT_MODELS, ModelSettings, Probes, ProviderSettings
 pub use error::{ModelError, Peer, RETRY_AFTER_S_MAX};
 pub use http::HttpModel;
 pub use json::{JSON_BYTES_MAX, JsonError, JsonReply, complete_json, complete_json_checked};
+pub use provider::Provider;
 pub use retry::{RETRIES_MAX, Retrying};
 pub use script::{SCRIPT_BYTES_MAX, Script, ScriptError};
 pub use scripted::ScriptedModel;
-pub use spec::{ApiKey, ModelSpec, Provider};
+pub use spec::{ApiKey, ModelSpec};
 pub use transport::REPLY_BYTES_MAX;
 
 use crate::wire::Usage;

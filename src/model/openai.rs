@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::http::Answer;
+use super::answer::Answer;
 use super::schema::{for_vendor, is_strict, wire_name};
 use super::{Author, ChatRequest, Finish, ModelSpec, Provider};
 use crate::wire::Usage;

@@ -14,11 +14,11 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, Response, Url};
 use serde_json::{Map, Value};
 
-use super::anthropic;
 use super::classify::Refusal;
 use super::error::{ModelError, Peer};
 use super::excerpt;
-use super::spec::{ApiKey, ModelSpec, Provider, blot_out, host_of, is_loopback};
+use super::provider::Provider;
+use super::spec::{ApiKey, ModelSpec, blot_out, host_of, is_loopback};
 
 /// Largest answer that is read. The longest outputs sold (128k tokens) are under 1 MiB of text.
 pub const REPLY_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -26,6 +26,8 @@ pub const REPLY_BYTES_MAX: usize = 8 * 1024 * 1024;
 const ERROR_BYTES_MAX: usize = 64 * 1024;
 /// Longest wait for a connection, as in the vendors' SDKs.
 const CONNECT_S_MAX: u64 = 5;
+/// Version of the Anthropic API that the wire format in `anthropic.rs` is of.
+const ANTHROPIC_VERSION: &str = "2023-06-01";
 /// What an error shows of an answer that is no JSON.
 const START_CHARS_MAX: usize = 80;
 /// What the answers of the APIs have, one or the other, and an error has not.
@@ -157,7 +159,7 @@ async fn read(response: &mut Response, bytes_max: usize) -> (Vec<u8>, End) {
 fn headers(spec: &ModelSpec) -> Result<HeaderMap, ModelError> {
     let mut headers = HeaderMap::new();
     if spec.provider == Provider::Anthropic {
-        headers.insert("anthropic-version", HeaderValue::from_static(anthropic::VERSION));
+        headers.insert("anthropic-version", HeaderValue::from_static(ANTHROPIC_VERSION));
     }
     if let Some(key) = &spec.api_key {
         let (name, text) = match spec.provider {

@@ -133,7 +133,7 @@ impl Desk {
 
     fn request(&self, briefing: &Briefing, schema: Option<OutputSchema>) -> Result<ChatRequest, Failure> {
         let task = &briefing.task;
-        let prompt = prompt::render(&self.definition, briefing).map_err(|error| {
+        let prompt = prompt::render(&self.definition.prompt, briefing).map_err(|error| {
             Failure::never(FailureKind::Internal, format!("the prompt of {} cannot be made: {error:#}", task.role))
         })?;
         let (share, whole) = CALL_SHARE;

@@ -3,23 +3,22 @@
 use minijinja::{Environment, UndefinedBehavior, context};
 
 use super::briefing::Briefing;
-use super::definition::RoleDefinition;
 use crate::wire::limits;
 
 /// Bytes of all files that one prompt shows; what is over is named and left out.
 const PROMPT_FILES_BYTES_MAX: usize = 192 * 1024;
 
-/// Renders the prompt of `definition` for a task.
+/// Renders a role's template for a task.
 ///
 /// # Errors
 /// The template's error, with its line.
-pub(super) fn render(definition: &RoleDefinition, briefing: &Briefing) -> Result<String, minijinja::Error> {
+pub(super) fn render(template: &str, briefing: &Briefing) -> Result<String, minijinja::Error> {
     let item = |text: &super::briefing::Text| {
         context! { task => text.task.as_str(), role => text.role.name(), content => text.content.as_str() }
     };
     let environment = environment();
     environment.render_str(
-        &definition.prompt,
+        template,
         context! {
             goal => briefing.goal.as_str(),
             task => context! {

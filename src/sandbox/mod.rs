@@ -1,15 +1,16 @@
 //! Runs code that a model wrote, so that it can be tested and yet do no harm.
 //!
 //! Protected, in tier `bwrap` and tier `landlock`: files outside the throw-away workspace (no reads of private files,
-//! no writes at all), environment variables and keys of the worker, other processes, the network (TCP, UDP, unix sockets
-//! of the host, vsock), the kernel's wider surface (namespaces, io_uring, keyrings, bpf), and the machine's memory,
-//! processor, disk and process table. Every run happens in a helper process (`oarlock sandbox-exec`, see
+//! no writes at all), environment variables and keys of the worker, other processes, the network (TCP, UDP, unix
+//! sockets of the host, vsock), the kernel's wider surface (namespaces, io_uring, keyrings, bpf), and the machine's
+//! memory, processor, disk and process table. Every run happens in a helper process (`oarlock sandbox-exec`, see
 //! [`helper_main`]) that starts with an empty environment, never runs as root and never holds an API key.
 //!
 //! Not protected: the *verdict* against an adversary. Tests and code under test share one Python process, so malicious
 //! code can forge a report that looks like a pass. A pass is evidence about code, not proof against its author. Nor is
 //! the kernel protected against an unknown hole in itself; no sandbox without a virtual machine can promise that.
-//! Memory that the kernel holds for a process (socket buffers, file names) is bounded only by the number of its objects.
+//! Memory that the kernel holds for a process (socket buffers, file names) is bounded only by the number of its
+//! objects.
 //!
 //! Tier `landlock` forbids more than it must: local servers, `multiprocessing` and new sessions do not work there; such
 //! failures are marked `limited`. Its disk limit is a watchdog, not a wall. Tier `off` protects nothing.

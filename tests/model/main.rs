@@ -1,6 +1,8 @@
 //! The model room against servers: hostile ones of our own, and `@copilotkit/aimock`, which nobody here wrote.
 
 mod aimock;
+#[path = "../common/aimock.rs"]
+mod aimock_process;
 mod choosing;
 mod hostile;
 mod json;

@@ -7,7 +7,7 @@ use oarlock::sandbox::{Limits, Outcome, TestRun, Tier};
 const MIB: u64 = 1024 * 1024;
 
 /// Well before the usual wall limit.
-const EARLY: Duration = Duration::from_secs(15);
+const EARLY: Duration = Duration::from_secs(45);
 
 /// What a hostile file does.
 pub enum Hostile {
@@ -57,7 +57,7 @@ pub struct Honest {
 }
 
 pub fn usual_limits() -> Limits {
-    Limits { wall: Duration::from_secs(20), ..Limits::default() }
+    Limits { wall: Duration::from_secs(60), ..Limits::default() }
 }
 
 use Hostile::{Exhausts, Forges, Leaves, MayReach, Reaches, ReachesInside};

@@ -77,7 +77,7 @@ fn close_on_exec() -> io::Result<()> {
             continue;
         };
         if descriptor >= FIRST_EXTRA_DESCRIPTOR {
-            // SAFETY: F_SETFD changes a flag of a descriptor number and touches no memory; an unknown number is an error.
+            // SAFETY: F_SETFD changes a flag of a descriptor and touches no memory; an unknown number is an error.
             unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
         }
     }
