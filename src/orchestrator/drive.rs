@@ -21,7 +21,7 @@ use crate::bus::{BusError, Outgoing};
 use crate::store::{HistoryEntry, StoreError, Stored};
 use crate::wire::subject::{HEADER_FIRST, TaskSubject};
 use crate::wire::{
-    Event, EventKind, Failure, FailureKind, Goal, Message, Outcome, Plan, Reply, Report, Task, TaskId, limits,
+    Event, EventKind, Failure, FailureKind, Goal, Message, Outcome, Plan, Reply, Report, Role, Task, TaskId, limits,
 };
 use crate::worker::Done;
 
@@ -50,6 +50,8 @@ pub(super) struct Drive<'a> {
     live: Subscriber,
     /// What this holder has sent, and when its time is over.
     sent: HashMap<Try, (Job, Instant)>,
+    /// The run's own result, when somebody stored one meanwhile.
+    ended: Option<Reply>,
 }
 
 impl<'a> Drive<'a> {
@@ -75,7 +77,8 @@ impl<'a> Drive<'a> {
         };
         let lost_goal = || Facts::fresh(Goal::new(String::new(), Vec::new()));
         let missing = facts.is_none();
-        let mut drive = Drive { of, lease, facts: facts.unwrap_or_else(lost_goal), live, sent: HashMap::new() };
+        let mut drive =
+            Drive { of, lease, facts: facts.unwrap_or_else(lost_goal), live, sent: HashMap::new(), ended: None };
         let stopped = match drive.refuse(missing) {
             Some(failure) => drive.fail(failure).await?,
             None => drive.work(stop).await?,
@@ -100,17 +103,10 @@ impl<'a> Drive<'a> {
     async fn end(&mut self, stopped: Stop) -> Result<Done, StoreError> {
         Ok(match stopped {
             Stop::Ended => Done::Ack,
-            Stop::Lost(Lost { superseded: true }) => Done::Ack,
-            Stop::Lost(Lost { superseded: false }) => Done::Forget,
+            Stop::Lost(lost) => forsaken(&lost),
             Stop::Drain => match self.lease.write(&self.of.store, |record| record.owner = None).await? {
                 Ok(()) => Done::HandBack(Duration::ZERO),
-                Err(Lost { superseded }) => {
-                    if superseded {
-                        Done::Ack
-                    } else {
-                        Done::Forget
-                    }
-                }
+                Err(lost) => forsaken(&lost),
             },
         })
     }
@@ -120,6 +116,9 @@ impl<'a> Drive<'a> {
         let mut reconnects = self.of.bus.reconnects();
         reconnects.mark_unchanged();
         loop {
+            if let Some(reply) = self.ended.take() {
+                return self.finish(reply).await;
+            }
             match next(&self.facts, self.of.settings.rework_max) {
                 Step::Adopt(plan) => {
                     if let Err(lost) = self.adopt(plan).await? {
@@ -139,7 +138,8 @@ impl<'a> Drive<'a> {
             tokio::select! {
                 message = self.live.next() => match message {
                     Some(message) => self.hear(&message).await,
-                    None => self.reconcile().await?,
+                    // The client is closed: this process is ending.
+                    None => return Ok(Stop::Drain),
                 },
                 _ = reconnects.changed() => self.reconcile().await?,
                 () = tokio::time::sleep_until(wake.into()) => {
@@ -164,7 +164,7 @@ impl<'a> Drive<'a> {
     /// Sends those of `jobs` that this holder has not sent, within the window; the inner error ends the run.
     async fn send(&mut self, jobs: Vec<Job>) -> Result<Result<(), Failure>, StoreError> {
         let attempts = self.attempts();
-        let jobs: Vec<Job> = jobs.into_iter().filter(|job| self.may_send(job)).collect();
+        let jobs = self.within_window(jobs);
         let mut tasks = Vec::new();
         let mut messages = self.facts.messages();
         let exchanges = self.exchanges_max();
@@ -239,6 +239,12 @@ impl<'a> Drive<'a> {
     }
 
     async fn take_in(&mut self, reply: Reply) {
+        if reply.role == Role::Orchestrator {
+            if reply.attempt == self.lease.record.generation {
+                self.ended = Some(reply);
+            }
+            return;
+        }
         let event = result_event(&reply);
         if self.facts.absorb(reply) {
             self.of.bus.tell(&event).await;
@@ -307,9 +313,17 @@ impl<'a> Drive<'a> {
         open.map(|(_, (job, over))| (job, *over))
     }
 
-    fn may_send(&self, job: &Job) -> bool {
-        let new = !self.sent.contains_key(&(job.task.clone(), job.attempt));
-        new && self.open().filter(|(open, _)| open.role == job.role).count() < WINDOW
+    /// Those of `jobs` that were not sent by this holder, as many of each role as its window has room for.
+    fn within_window(&self, jobs: Vec<Job>) -> Vec<Job> {
+        let mut under_way: HashMap<Role, usize> = HashMap::new();
+        self.open().for_each(|(job, _)| *under_way.entry(job.role).or_default() += 1);
+        let new = jobs.into_iter().filter(|job| !self.sent.contains_key(&(job.task.clone(), job.attempt)));
+        new.filter(|job| {
+            let count = under_way.entry(job.role).or_default();
+            *count += 1;
+            *count <= WINDOW
+        })
+        .collect()
     }
 
     fn next_deadline(&self) -> Instant {
@@ -320,6 +334,11 @@ impl<'a> Drive<'a> {
     async fn tell(&self, kind: EventKind, text: String) {
         self.of.bus.tell(&Event::of_run(&self.lease.run, kind, text)).await;
     }
+}
+
+/// What becomes of the message of a run that belongs to somebody else now.
+fn forsaken(lost: &Lost) -> Done {
+    if lost.superseded { Done::Ack } else { Done::Forget }
 }
 
 fn subject_of(task: &Task) -> TaskSubject {
