@@ -5,9 +5,17 @@ use std::io::{PipeReader, Read};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::supervise::Event;
-
 const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Something that ends the quiet watching.
+pub(super) enum Event {
+    /// The worker let go.
+    Cancelled,
+    /// Too much output.
+    Flood,
+    /// Nobody can print any more.
+    OutputEnded,
+}
 
 /// What is kept of the output.
 #[derive(Clone, Default)]

@@ -21,7 +21,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
-use super::capture::{Capture, Kept};
+use super::capture::{Capture, Event, Kept};
 use super::watchdog::Watchdog;
 use super::{bwrap, disk, inner, tree};
 use crate::sandbox::Tier;
@@ -40,16 +40,6 @@ const KILL_PAUSE_MS: u64 = 2;
 
 /// Patience with output that is still in the pipe when all processes are dead.
 const OUTPUT_WAIT_S_MAX: u64 = 2;
-
-/// Something that ends the quiet watching.
-pub(super) enum Event {
-    /// The worker let go.
-    Cancelled,
-    /// Too much output.
-    Flood,
-    /// Nobody can print any more.
-    OutputEnded,
-}
 
 /// Runs the job to its end. Failures of ours are in the record, too.
 pub(super) fn supervise(job: &Job) -> Record {
