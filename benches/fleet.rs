@@ -1,6 +1,13 @@
 //! What a fleet costs: one ask with an instant model, the memory of idle role processes, the time until `up` is ready.
 //! `cargo bench --bench fleet` prints the table of docs/benchmarks.md.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that meets the unexpected should stop there"
+)]
+
 #[allow(dead_code, reason = "the harness serves the tests; only a part of it is needed here")]
 #[path = "../tests/fleet/harness.rs"]
 mod harness;

@@ -114,6 +114,19 @@ impl Embedded {
     }
 }
 
+impl Drop for Embedded {
+    /// A server that was not stopped in order is killed at once, so that it writes nothing more into a directory that is
+    /// being removed. Nothing acknowledged is lost by that.
+    fn drop(&mut self) {
+        let running = self.child.id().and_then(|_| self.pid()).and_then(|pid| i32::try_from(pid).ok());
+        #[cfg(unix)]
+        if let Some(pid) = running {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
+        let _ = running;
+    }
+}
+
 fn write_config(folder: &Path) -> std::io::Result<PathBuf> {
     std::fs::create_dir_all(folder)?;
     for old in std::fs::read_dir(folder)?.filter_map(Result::ok) {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::HeaderMap;
-use async_nats::service::{Service, ServiceExt, endpoint::Endpoint};
+use async_nats::service::{Request, Service, ServiceExt, endpoint::Endpoint};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -168,7 +168,7 @@ async fn serve(
         let (client, counts) = (client.clone(), counts.clone());
         let Ok(place) = places.clone().try_acquire_owned() else {
             let busy = format!("door_waiters_max {DOOR_WAITERS_MAX} callers wait here already; try again later");
-            respond(&client, &request, Answer::error(503, &busy), &counts).await;
+            respond(&client, request, Answer::error(503, &busy), &counts).await;
             continue;
         };
         let asked = DoorRequest {
@@ -181,13 +181,13 @@ async fn serve(
             let answer = tokio::spawn(handling).await;
             let answer =
                 answer.unwrap_or_else(|panic| Answer::error(500, &format!("the door's handler broke: {panic}")));
-            respond(&client, &request, answer, &counts).await;
+            respond(&client, request, answer, &counts).await;
             drop(place);
         });
     }
 }
 
-async fn respond(client: &async_nats::Client, request: &async_nats::service::Request, answer: Answer, counts: &Counts) {
+async fn respond(client: &async_nats::Client, mut request: Request, answer: Answer, counts: &Counts) {
     counts.add(answer.failed);
     // A reply over the server's limit would leave the caller waiting for ever.
     let answer = match answer.body.len() + 1024 > client.max_payload() {
@@ -196,8 +196,24 @@ async fn respond(client: &async_nats::Client, request: &async_nats::service::Req
         }
         false => answer,
     };
-    if let Err(error) = request.respond_with_headers(Ok(answer.body), answer.headers).await {
-        tracing::warn!(subject = %request.message.subject, "a caller could not be answered: {error}");
+    let subject = request.message.subject.clone();
+    let sent = match request.message.reply.clone() {
+        // The library sends an error without a body, and counts none that has one: ours goes to the caller by itself,
+        // and the library's, for the count, to nobody.
+        Some(caller) if answer.failed => {
+            let header = |name| answer.headers.get(name).map(ToString::to_string).unwrap_or_default();
+            let error = async_nats::service::error::Error {
+                status: header("Nats-Service-Error"),
+                code: header("Nats-Service-Error-Code").parse().unwrap_or(500),
+            };
+            request.message.reply = Some(client.new_inbox().into());
+            let sent = client.publish_with_headers(caller, answer.headers, answer.body).await;
+            sent.and(request.respond(Err(error)).await)
+        }
+        _ => request.respond_with_headers(Ok(answer.body), answer.headers).await,
+    };
+    if let Err(error) = sent {
+        tracing::warn!(%subject, "a caller could not be answered: {error}");
     }
 }
 

@@ -84,8 +84,8 @@ async fn fleet(config: &Config) -> Vec<Line> {
 async fn served(bus: &Bus) -> Vec<Line> {
     let version = bus.client.server_info().version;
     let mut lines = vec![ok(format!("NATS {version} is reachable, with JetStream"))];
-    for role in Role::ALL {
-        let count = processes(bus, role).await;
+    let counts = futures::future::join_all(Role::ALL.map(|role| processes(bus, role))).await;
+    for (role, count) in Role::ALL.into_iter().zip(counts) {
         lines.push(match count {
             0 => not_ok(Level::Broken, format!("nobody serves role {role}"), &format!("oarlock worker {role}")),
             count => ok(format!("role {role}: {count} process{}", if count == 1 { "" } else { "es" })),

@@ -87,6 +87,6 @@ fn sum(name: &str, there: Option<&Value>, number: f64) -> Result<Value, String> 
         let added = whole.checked_add(number as i64).ok_or_else(|| format!("{name} would be too large"))?;
         return Ok(added.into());
     }
-    let sum = there.as_f64().map(|there| there + number).and_then(Number::from_f64);
+    let sum = there.as_f64().or(there.is_null().then_some(0.0)).map(|there| there + number).and_then(Number::from_f64);
     sum.map(Value::Number).ok_or_else(|| format!("{name} is {there}, to which no number can be added"))
 }

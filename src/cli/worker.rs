@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
@@ -13,12 +12,12 @@ use super::attach::server_or_default;
 use super::config::Config;
 use super::exit::{Exit, ended};
 use crate::bus::{Bus, BusError, open_doors};
-use crate::model::{self, ChatModel, Script, ScriptedModel};
+use crate::model::{self, ChatModel, ModelError, Script, ScriptedModel};
 use crate::orchestrator::{self, Orchestrator};
-use crate::roles::{Desk, Prepare, Tester};
+use crate::roles::{Desk, Prepare, Tester, no_model, of_model};
 use crate::sandbox::{Limits, Python, Sandbox};
 use crate::store::Store;
-use crate::wire::Role;
+use crate::wire::{Failure, Role};
 use crate::worker::{self, Handler, TaskHandler, WorkerConfig, ask_door};
 
 /// How long a worker waits for a server that is not there yet.
@@ -46,7 +45,7 @@ pub(super) async fn serve(config: &Config, role: Role, args: &WorkerArgs) -> any
         }
         _ => {
             let tester = (role == Role::Qa).then(|| tester(config));
-            let model = model_of(config, &args.model, scripted.clone()).await?;
+            let model = model_of(config, role, &args.model, scripted.clone()).await?;
             let desk = Desk { definition: definition.clone(), store: store.clone(), model, tester };
             let limit = config.runs.limits.get(&role).copied().unwrap_or(definition.limits.time());
             let handler = TaskHandler::new(&bus, &store, Arc::new(desk), name.clone());
@@ -146,27 +145,31 @@ fn read_script(path: &std::path::Path) -> anyhow::Result<Arc<ScriptedModel>> {
     Ok(Arc::new(ScriptedModel::new(Arc::new(script), "scripted")))
 }
 
-/// The model of this process. Without one the worker serves all the same, and says so in every reply that needs it.
+/// The model of this process. Without one, or without its key, the worker serves all the same and says so in every reply
+/// that needs it; settings that cannot be meant end it at once.
 async fn model_of(
     config: &Config,
+    role: Role,
     args: &ModelArgs,
     scripted: Option<Arc<ScriptedModel>>,
-) -> anyhow::Result<Option<Arc<dyn ChatModel>>> {
+) -> anyhow::Result<Result<Arc<dyn ChatModel>, Failure>> {
     if let Some(scripted) = scripted {
-        return Ok(Some(Arc::new(model::Retrying::new(scripted))));
+        return Ok(Ok(Arc::new(model::Retrying::new(scripted))));
     }
-    let choice = model::choose(&config.models(args))
-        .await
-        .map_err(|error| ended(Exit::Usage, format!("failed to {:#}", anyhow::Error::from(error))))?;
-    match choice {
-        Some(choice) => {
-            tracing::info!("model {}/{}: {}", choice.spec.provider.id(), choice.spec.model, choice.why);
-            model::open(&choice.spec).map(Some).context("open the model")
+    let unusable = |error: ModelError| ended(Exit::Usage, format!("failed to {:#}", anyhow::Error::from(error)));
+    let Some(choice) = model::choose(&config.models(args)).await.map_err(unusable)? else {
+        tracing::warn!("no model is configured; tasks that need one will fail (`oarlock doctor` lists the ways)");
+        return Ok(Err(no_model(role)));
+    };
+    tracing::info!("model {}/{}: {}", choice.spec.provider.id(), choice.spec.model, choice.why);
+    match model::open(&choice.spec) {
+        Ok(model) => Ok(Ok(model)),
+        Err(error @ ModelError::Auth { .. }) => {
+            let failure = of_model(role, error);
+            tracing::warn!("{failure}");
+            Ok(Err(failure))
         }
-        None => {
-            tracing::warn!("no model is configured; tasks that need one will fail (`oarlock doctor` lists the ways)");
-            Ok(None)
-        }
+        Err(error) => Err(unusable(error)),
     }
 }
 

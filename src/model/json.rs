@@ -163,7 +163,10 @@ impl<C> Judge<C> {
         C: Fn(&Value) -> Result<T, Vec<String>>,
     {
         if text.len() > JSON_BYTES_MAX {
-            return Err(vec![format!("the answer has {} bytes, more than {JSON_BYTES_MAX}", text.len())]);
+            return Err(vec![format!(
+                "the answer has {} bytes, more than json_bytes_max {JSON_BYTES_MAX}",
+                text.len()
+            )]);
         }
         let mut first_complaints = None;
         for reading in readings(text).take(READINGS_MAX) {
@@ -189,7 +192,12 @@ pub(super) fn violations(schema: &jsonschema::Validator, value: &Value) -> Vec<S
     schema
         .iter_errors(value)
         .take(COMPLAINTS_MAX)
-        .map(|error| excerpt(&format!("{}: {error}", place(error.instance_path().to_string())), COMPLAINT_CHARS_MAX))
+        .map(|error| {
+            // The message begins with the value; of a large one only what is wrong with it is worth telling.
+            let told = error.to_string();
+            let told = if told.len() > COMPLAINT_CHARS_MAX / 2 { error.masked().to_string() } else { told };
+            excerpt(&format!("{}: {told}", place(error.instance_path().to_string())), COMPLAINT_CHARS_MAX)
+        })
         .collect()
 }
 

@@ -182,6 +182,8 @@ impl FileView {
 fn input_hash(task: &Task) -> ContentHash {
     let texts = |items: &[ContextItem]| items.iter().map(|item| item.content.clone()).collect::<Vec<_>>();
     let files: Vec<_> = task.files.iter().map(|file| (file.path.as_str(), file.sha256.as_str())).collect();
-    let input = (task.id.as_str(), &task.description, texts(&task.context), texts(&task.evidence), files);
+    // A retry after a failure of its own is counted by rework_max, which names the failure; it is no pattern.
+    let retries = task.evidence.iter().filter(|item| item.task == task.id).map(|item| item.attempt).max();
+    let input = (task.id.as_str(), &task.description, texts(&task.context), texts(&task.evidence), files, retries);
     ContentHash::of(&serde_json::to_vec(&input).unwrap_or_default())
 }

@@ -77,18 +77,28 @@ fn proposed(reply: &Reply) -> Result<Plan, Failure> {
     }
 }
 
-/// The plan with a qa task after every coder task that no qa task depends on: no code is finished without evidence.
-fn completed(mut plan: Plan) -> Plan {
-    let coders: Vec<TaskId> = plan.tasks.iter().filter(|t| t.role == Role::Coder).map(|t| t.id.clone()).collect();
-    for coder in coders {
-        let tested = plan.tasks.iter().any(|task| task.role == Role::Qa && task.depends_on.contains(&coder));
-        if !tested && plan.tasks.len() < limits::PLAN_TASKS_MAX {
-            let id = TaskId::planned(plan.tasks.len() + 1);
-            let description = format!("Test the files of task {coder}.");
-            plan.tasks.push(PlanTask { id, description, role: Role::Qa, depends_on: vec![coder] });
+/// The plan with what a planner forgot: a qa task that has no coder task behind it gets all that do not wait for it, and a
+/// coder task that no qa task depends on gets one. So no code is finished without evidence, and no test runs on nothing.
+fn completed(plan: Plan) -> Plan {
+    let Plan { v, mut tasks } = plan.clone();
+    let coders: Vec<TaskId> = tasks.iter().filter(|t| t.role == Role::Coder).map(|t| t.id.clone()).collect();
+    for task in tasks.iter_mut().filter(|task| task.role == Role::Qa) {
+        if plan.ancestors(&task.id).iter().all(|ancestor| ancestor.role != Role::Coder) {
+            let waits = |coder: &&TaskId| plan.ancestors(coder).iter().any(|ancestor| ancestor.id == task.id);
+            task.depends_on.extend(coders.iter().filter(|coder| !waits(coder)).cloned());
         }
     }
-    plan
+    for coder in coders {
+        let tested = tasks.iter().any(|task| task.role == Role::Qa && task.depends_on.contains(&coder));
+        if !tested && tasks.len() < limits::PLAN_TASKS_MAX {
+            let id = TaskId::planned(tasks.len() + 1);
+            let description = format!("Test the files of task {coder}.");
+            tasks.push(PlanTask { id, description, role: Role::Qa, depends_on: vec![coder] });
+        }
+    }
+    // In order again, under new names. What was added closes no cycle, so this cannot fail; if it did, the planner's own
+    // plan would be as good as before.
+    Plan { v, tasks }.recheck().unwrap_or(plan)
 }
 
 /// The attempt in force of every task, or why there can be none.

@@ -32,6 +32,7 @@ use crate::worker::Work;
 
 pub use self::definition::{RoleDefinition, RoleError, RoleLimits, RoleSet};
 pub use self::qa::{Prepare, Tester};
+pub use self::trouble::of_model;
 
 /// Part of a task's limit that one model call may take, so that a second question and the reply fit as well.
 const CALL_SHARE: (u32, u32) = (9, 20);
@@ -42,8 +43,8 @@ pub struct Desk {
     pub definition: RoleDefinition,
     /// The fleet's stores.
     pub store: Store,
-    /// The model, when one is configured.
-    pub model: Option<Arc<dyn ChatModel>>,
+    /// The model, or why there is none: the reply to every task that needs one.
+    pub model: Result<Arc<dyn ChatModel>, Failure>,
     /// The means to run tests; only qa has them.
     pub tester: Option<Arc<Tester>>,
 }
@@ -154,12 +155,14 @@ impl Desk {
     }
 
     fn model(&self) -> Result<&Arc<dyn ChatModel>, Failure> {
-        self.model.as_ref().ok_or_else(|| {
-            let message = format!(
-                "the worker of {} has no model; give it one with --model or OARLOCK_MODEL (`oarlock doctor` lists the ways)",
-                self.definition.role
-            );
-            Failure::never(FailureKind::ModelMissing, message)
-        })
+        self.model.as_ref().map_err(Failure::clone)
     }
+}
+
+/// The reply of a worker that was started without a model.
+pub fn no_model(role: Role) -> Failure {
+    let message = format!(
+        "the worker of {role} has no model; give it one with --model or OARLOCK_MODEL (`oarlock doctor` lists the ways)"
+    );
+    Failure::never(FailureKind::ModelMissing, message)
 }

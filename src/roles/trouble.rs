@@ -3,7 +3,8 @@
 use crate::model::{JsonError, ModelError};
 use crate::wire::{Failure, FailureKind, Role};
 
-pub(super) fn of_model(role: Role, error: ModelError) -> Failure {
+/// A model's error as the failure of a task of `role`.
+pub fn of_model(role: Role, error: ModelError) -> Failure {
     let kind = match &error {
         ModelError::Settings(_) | ModelError::BadRequest { .. } => FailureKind::ModelRequest,
         ModelError::Auth { .. } => FailureKind::ModelAuth,

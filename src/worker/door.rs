@@ -12,7 +12,8 @@ use crate::bus::{Answer, Bus, BusError, Door, DoorRequest, Outgoing};
 use crate::store::{Store, StoreError};
 use crate::wire::subject::{HEADER_FIRST, HEADER_KEY, HEADER_RUN, HEADER_STATUS, TaskSubject};
 use crate::wire::{
-    Ask, Content, ContextItem, FailureKind, Outcome, Reply, Role, RunId, Task, TaskId, WIRE_VERSION, limits,
+    Ask, Content, ContentHash, ContextItem, FailureKind, Outcome, Reply, Role, RunId, Task, TaskId, WIRE_VERSION,
+    limits,
 };
 
 /// How often a waiting door reads the store, in case the live copy was missed.
@@ -98,7 +99,11 @@ async fn answer(bus: &Bus, store: &Store, role: Role, limit: Duration, request: 
         Err(why) => return Answer::error(400, &why),
     };
     let run = match request_key(request) {
-        Ok(key) => key.map_or_else(RunId::random, |key| RunId::from_key(&format!("ask.{role}"), &key)),
+        // The question is part of the identity: another one under the same key must not get the first one's reply.
+        Ok(key) => key.map_or_else(RunId::random, |key| {
+            let asked = ContentHash::of(&serde_json::to_vec(&ask).unwrap_or_default());
+            RunId::from_key(&format!("ask.{role}.{asked}"), &key)
+        }),
         Err(why) => return Answer::error(400, &why),
     };
     let task = task_of(role, run, ask, limit);
@@ -193,6 +198,8 @@ pub fn error_answer(error: DoorWait) -> Answer {
         DoorWait::Conflict { .. } => 409,
         DoorWait::Store(StoreError::Bus(BusError::Full { .. })) => 503,
         DoorWait::Store(StoreError::TooLarge { .. }) => 413,
+        // A file that the caller named and did not store.
+        DoorWait::Store(StoreError::Damaged { .. }) => 400,
         DoorWait::Store(_) => 500,
     };
     Answer::error(code, &format!("{:#}", anyhow::Error::from(error)))

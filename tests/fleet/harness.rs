@@ -297,3 +297,62 @@ pub fn have(what: &str, there: bool, how_to_get_it: &str) -> bool {
     }
     there
 }
+
+/// What a command left behind.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+/// Runs a command to its end, with `input` on its standard input.
+pub async fn ended(mut command: Command, input: &[u8]) -> Ended {
+    use tokio::io::AsyncWriteExt;
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let what = format!("{command:?}");
+    let mut command = tokio::process::Command::from(command);
+    let mut child = command.kill_on_drop(true).spawn().unwrap_or_else(|error| panic!("{what}: {error}"));
+    let mut stdin = child.stdin.take().unwrap();
+    // A command that does not read its input closes the pipe.
+    let _ = stdin.write_all(input).await;
+    drop(stdin);
+    let output = tokio::time::timeout(WAIT, child.wait_with_output()).await;
+    let output = output.unwrap_or_else(|_| panic!("{what} did not end within {} s", WAIT.as_secs())).unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ended { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
+}
+
+/// Scripts that a test makes for itself. `part` is what the prompt must hold, usually a word of the goal.
+pub mod rules {
+    use serde_json::{Value, json};
+
+    pub fn script(rules: &[Value]) -> String {
+        json!({ "version": 1, "rules": rules }).to_string()
+    }
+
+    /// `response` as in a script: content, json, finish, latency_ms.
+    pub fn says(role: &str, part: &str, response: Value) -> Value {
+        json!({ "match": { "role": role, "user_contains": part }, "response": response })
+    }
+
+    pub fn fault(role: &str, part: &str, fault: Value) -> Value {
+        json!({ "match": { "role": role, "user_contains": part }, "fault": fault })
+    }
+
+    /// A plan of tasks: id, role, what it depends on.
+    pub fn plan(tasks: &[(&str, &str, &[&str])]) -> Value {
+        let task = |(id, role, needs): &(&str, &str, &[&str])| json!({ "id": id, "role": role, "description": format!("Do {id}."), "depends_on": needs });
+        json!({ "tasks": tasks.iter().map(task).collect::<Vec<_>>() })
+    }
+
+    /// A goal that takes one researcher; the answer is "the small answer".
+    pub fn small() -> Vec<Value> {
+        let found = json!({ "findings": [{ "text": "it is small", "source": "the goal" }], "not_found": [] });
+        vec![
+            says("planner", "", json!({ "json": plan(&[("t1", "researcher", &[])]) })),
+            says("researcher", "", json!({ "json": found })),
+            says("synthesizer", "", json!({ "content": "the small answer" })),
+        ]
+    }
+}

@@ -1,10 +1,23 @@
 //! The fleet as it runs in production: a real nats-server, the real role binaries as processes of their own, real pytest
 //! in the real sandbox, the real `nats` CLI. Only the model's replies come from a script.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that meets the unexpected should stop there"
+)]
+
 #[path = "../common/aimock.rs"]
 mod aimock_process;
 mod harness;
 
 mod deploy;
+mod doors;
+mod garbage;
 mod http_model;
+mod input;
+mod nats_cli;
 mod smoke;
+mod tool;
+mod up;

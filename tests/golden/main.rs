@@ -1,6 +1,13 @@
 //! Every wire type as JSON. A change of the wire is a change of a file here, in the same commit; with
 //! `OARLOCK_UPDATE_GOLDEN=1` the files are written anew.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that meets the unexpected should stop there"
+)]
+
 use std::fmt::Debug;
 use std::path::PathBuf;
 
