@@ -6,6 +6,8 @@
 //! redelivery is never gone on with but turned into a new message, so that a stopped holder's late acknowledgement hits
 //! nothing.
 
+use std::time::{Duration, Instant};
+
 use crate::bus::{Bus, BusError, Outgoing};
 use crate::store::{Recorded, Store, StoreError};
 use crate::wire::subject::TaskSubject;
@@ -16,6 +18,8 @@ use crate::worker::Delivery;
 pub(super) const TAKEOVERS_MAX: u32 = 5;
 /// Tries of one write of a record against conflicts that turn out to be our own.
 const WRITE_TRIES_MAX: u32 = 8;
+/// How long the store's word that a run is ours is trusted; under half of the shortest `ack_wait`.
+const TRUST_MS: u64 = 400;
 
 /// What an orchestrator may do with a run that was delivered to it.
 pub(super) enum Claim {
@@ -43,6 +47,8 @@ pub(super) struct Lease {
     pub(super) exhausted: bool,
     revision: u64,
     owner: Owner,
+    /// When the store last said that the run is ours.
+    proven: Instant,
 }
 
 /// The lease is gone.
@@ -110,7 +116,9 @@ async fn take(
     let exhausted = record.takeovers > TAKEOVERS_MAX;
     // A conflict here is another claim of the same moment: theirs stands, and our message comes again if it must.
     match store.runs.write(&run, &record, revision).await? {
-        Some(revision) => Ok(Claim::Held(Box::new(Lease { run, record, fresh, exhausted, revision, owner }))),
+        Some(revision) => {
+            Ok(Claim::Held(Box::new(Lease { run, record, fresh, exhausted, revision, owner, proven: Instant::now() })))
+        }
         None => outrun(store, delivery, owner).await,
     }
 }
@@ -145,24 +153,34 @@ impl Lease {
             let mut record = self.record.clone();
             change(&mut record);
             if let Some(revision) = store.runs.write(&self.run, &record, self.revision).await? {
-                (self.record, self.revision) = (record, revision);
+                (self.record, self.revision, self.proven) = (record, revision, Instant::now());
                 return Ok(Ok(()));
             }
-            let Some(now) = store.runs.record(&self.run).await? else {
-                return Ok(Err(Lost { superseded: true }));
-            };
-            match &now.record.owner {
-                Some(owner) if owner.nonce == self.owner.nonce => {
-                    (self.record, self.revision) = (now.record, now.revision);
-                }
-                Some(owner) => {
-                    return Ok(Err(Lost { superseded: self.owner.seq < owner.seq }));
-                }
-                None => {
-                    return Ok(Err(Lost { superseded: now.record.status.terminal() }));
-                }
+            if let Err(lost) = self.prove(store).await? {
+                return Ok(Err(lost));
             }
         }
         Err(StoreError::Contended { names: self.run.to_string(), tries: WRITE_TRIES_MAX })
+    }
+
+    /// Asks whether the run is still ours, unless that was said a moment ago. A process that was stopped and woken finds
+    /// here, before it sends anything, that somebody else has gone on.
+    pub(super) async fn hold(&mut self, store: &Store) -> Result<Result<(), Lost>, StoreError> {
+        match self.proven.elapsed() < Duration::from_millis(TRUST_MS) {
+            true => Ok(Ok(())),
+            false => self.prove(store).await,
+        }
+    }
+
+    async fn prove(&mut self, store: &Store) -> Result<Result<(), Lost>, StoreError> {
+        let Some(now) = store.runs.record(&self.run).await? else { return Ok(Err(Lost { superseded: true })) };
+        Ok(match &now.record.owner {
+            Some(owner) if owner.nonce == self.owner.nonce => {
+                (self.record, self.revision, self.proven) = (now.record, now.revision, Instant::now());
+                Ok(())
+            }
+            Some(owner) => Err(Lost { superseded: self.owner.seq < owner.seq }),
+            None => Err(Lost { superseded: now.record.status.terminal() }),
+        })
     }
 }

@@ -112,17 +112,14 @@ impl Dispatch<'_> {
 
     /// Why the attempt before was not good enough: its own failure, and the checks that found faults in it.
     fn evidence(&self, job: &Job) -> Vec<&Reply> {
-        let Some(before) = job.attempt.checked_sub(1).filter(|before| *before > 0) else {
-            return Vec::new();
-        };
-        let own = self.facts.result(&job.task, before).filter(|reply| reply.failure().is_some());
+        let own = self.facts.before(&job.task, job.attempt).filter(|reply| reply.failure().is_some());
         let rejected = |reply: &&Reply| reply.report().and_then(Report::passed) == Some(false);
         let checks = match &self.facts.plan {
-            Some(plan) if job.role == Role::Coder => checks_of(plan, std::slice::from_ref(&job.task)),
-            _ => Vec::new(),
+            Some(plan) => checks_of(plan, std::slice::from_ref(&job.task)),
+            None => Vec::new(),
         };
         own.into_iter()
-            .chain(checks.into_iter().filter_map(|check| self.facts.result(&check.id, before)).filter(rejected))
+            .chain(checks.into_iter().filter_map(|check| self.facts.before(&check.id, job.attempt)).filter(rejected))
             .collect()
     }
 

@@ -42,6 +42,14 @@ enum Stop {
     Drain,
 }
 
+/// Why tasks were not sent.
+enum Unsent {
+    /// The run must end.
+    Failed(Failure),
+    /// The run belongs to somebody else.
+    Lost(Lost),
+}
+
 /// One holder of one run.
 pub(super) struct Drive<'a> {
     of: &'a Orchestrator,
@@ -126,11 +134,11 @@ impl<'a> Drive<'a> {
                     }
                     continue;
                 }
-                Step::Want(jobs) => {
-                    if let Err(failure) = self.send(jobs).await? {
-                        return self.fail(failure).await;
-                    }
-                }
+                Step::Want(jobs) => match self.send(jobs).await? {
+                    Ok(()) => {}
+                    Err(Unsent::Lost(lost)) => return Ok(Stop::Lost(lost)),
+                    Err(Unsent::Failed(failure)) => return self.fail(failure).await,
+                },
                 Step::Complete => return self.complete().await,
                 Step::Fail(failure) => return self.fail(failure).await,
             }
@@ -161,10 +169,16 @@ impl<'a> Drive<'a> {
         Ok(written)
     }
 
-    /// Sends those of `jobs` that this holder has not sent, within the window; the inner error ends the run.
-    async fn send(&mut self, jobs: Vec<Job>) -> Result<Result<(), Failure>, StoreError> {
+    /// Sends those of `jobs` that this holder has not sent, within the window; the inner error ends the run, or our part.
+    async fn send(&mut self, jobs: Vec<Job>) -> Result<Result<(), Unsent>, StoreError> {
         let attempts = self.attempts();
         let jobs = self.within_window(jobs);
+        if jobs.is_empty() {
+            return Ok(Ok(()));
+        }
+        if let Err(lost) = self.lease.hold(&self.of.store).await? {
+            return Ok(Err(Unsent::Lost(lost)));
+        }
         let mut tasks = Vec::new();
         let mut messages = self.facts.messages();
         let exchanges = self.exchanges_max();
@@ -176,9 +190,8 @@ impl<'a> Drive<'a> {
             let message = dispatch.message(&task);
             if !known {
                 messages.push(message.clone());
-                // Each request is one exchange and its reply another.
-                if let Err(found) = LoopDetector::new(exchanges / 2).check(&messages) {
-                    return Ok(Err(found.into()));
+                if let Err(found) = LoopDetector::of_requests(exchanges).check(&messages) {
+                    return Ok(Err(Unsent::Failed(found.into())));
                 }
             }
             tasks.push((job, task, message, known));

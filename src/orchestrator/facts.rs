@@ -65,6 +65,19 @@ impl Facts {
         self.results.get(&(task.clone(), attempt))
     }
 
+    /// The newest attempt of a task that was asked for or answered; 0 when none was.
+    pub(super) fn newest(&self, task: &TaskId) -> u32 {
+        let about = self.requests.iter().map(|entry| &entry.message.metadata).filter(|about| about.task == *task);
+        let asked = about.map(|about| about.attempt).max().unwrap_or(0);
+        let of_task = self.results.range((task.clone(), 0)..=(task.clone(), u32::MAX));
+        of_task.map(|((_, attempt), _)| *attempt).max().unwrap_or(0).max(asked)
+    }
+
+    /// The newest reply to an attempt before `attempt`.
+    pub(super) fn before(&self, task: &TaskId, attempt: u32) -> Option<&Reply> {
+        self.results.range((task.clone(), 0)..(task.clone(), attempt)).next_back().map(|(_, reply)| reply)
+    }
+
     /// The last attempt before `attempt` that named files.
     pub(super) fn files_before(&self, task: &TaskId, attempt: u32) -> &[Artifact] {
         let earlier = self.results.range((task.clone(), 0)..(task.clone(), attempt));

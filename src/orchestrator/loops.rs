@@ -19,6 +19,8 @@ const SHOWN_CHARS: usize = 60;
 #[derive(Clone, Copy, Debug)]
 pub struct LoopDetector {
     messages_max: usize,
+    /// Messages that each one looked at stands for.
+    each: usize,
 }
 
 /// A run that must stop.
@@ -26,8 +28,8 @@ pub struct LoopDetector {
 pub enum LoopFound {
     /// Too many messages.
     #[error(
-        "Max iterations: the run has {count} messages, its limit exchanges_max is {max}; raise it with --max-exchanges, \
-         or make the goal smaller"
+        "Max iterations: the run has {count} messages, its limit exchanges_max is {max}; raise it \
+         (OARLOCK_EXCHANGES_MAX, or exchanges_max in oarlock.toml), or make the goal smaller"
     )]
     MaxIterations {
         /// Messages, the one that was refused included.
@@ -48,7 +50,12 @@ pub enum LoopFound {
 impl LoopDetector {
     /// A detector that allows `messages_max` messages.
     pub fn new(messages_max: usize) -> Self {
-        Self { messages_max }
+        Self { messages_max, each: 1 }
+    }
+
+    /// A detector that allows `messages_max` messages and looks at the requests alone: each stands for its reply as well.
+    pub fn of_requests(messages_max: usize) -> Self {
+        Self { messages_max, each: 2 }
     }
 
     /// Looks at all messages of a run, the newest, not yet sent, last.
@@ -56,8 +63,9 @@ impl LoopDetector {
     /// # Errors
     /// [`LoopFound`] when the newest must not be sent.
     pub fn check(&self, messages: &[Message]) -> Result<(), LoopFound> {
-        if messages.len() > self.messages_max {
-            return Err(LoopFound::MaxIterations { count: messages.len(), max: self.messages_max });
+        let count = messages.len() * self.each;
+        if count > self.messages_max {
+            return Err(LoopFound::MaxIterations { count, max: self.messages_max });
         }
         let window = &messages[messages.len().saturating_sub(WINDOW)..];
         let prints: Vec<u64> = window.iter().map(fingerprint).collect();

@@ -2,7 +2,7 @@
 //!
 //! Rework is derived, never stored. Every task begins at attempt 1. A check that found faults raises its coder tasks to
 //! a new attempt, once *all* checks of these coders have an answer, so that every holder sees the same evidence; whatever
-//! depends on a raised task is raised with it. The loop below replays that history from the results.
+//! depends on a raised task is raised with it.
 
 use std::collections::BTreeMap;
 
@@ -55,8 +55,8 @@ fn plan_step(facts: &Facts) -> Step {
         let Some(reply) = facts.result(&TaskId::plan(), attempt) else {
             return Step::Want(vec![Job { task: TaskId::plan(), role: Role::Planner, attempt }]);
         };
-        match proposed(reply) {
-            Ok(plan) => return Step::Adopt(completed(plan)),
+        match proposed(reply).and_then(completed) {
+            Ok(plan) => return Step::Adopt(plan),
             Err(failure) if attempt == PLAN_ATTEMPTS_MAX || failure.retry == Retry::Never => {
                 return Step::Fail(about("the planner made no plan", &failure));
             }
@@ -79,48 +79,58 @@ fn proposed(reply: &Reply) -> Result<Plan, Failure> {
 
 /// The plan with what a planner forgot: a qa task that has no coder task behind it gets all that do not wait for it, and a
 /// coder task that no qa task depends on gets one. So no code is finished without evidence, and no test runs on nothing.
-fn completed(plan: Plan) -> Plan {
-    let Plan { v, mut tasks } = plan.clone();
-    let coders: Vec<TaskId> = tasks.iter().filter(|t| t.role == Role::Coder).map(|t| t.id.clone()).collect();
-    for task in tasks.iter_mut().filter(|task| task.role == Role::Qa) {
-        if plan.ancestors(&task.id).iter().all(|ancestor| ancestor.role != Role::Coder) {
-            let waits = |coder: &&TaskId| plan.ancestors(coder).iter().any(|ancestor| ancestor.id == task.id);
-            task.depends_on.extend(coders.iter().filter(|coder| !waits(coder)).cloned());
+fn completed(mut plan: Plan) -> Result<Plan, Failure> {
+    let of = |role: Role, plan: &Plan| -> Vec<TaskId> {
+        plan.tasks.iter().filter(|task| task.role == role).map(|task| task.id.clone()).collect()
+    };
+    let coders = of(Role::Coder, &plan);
+    for qa in of(Role::Qa, &plan) {
+        if plan.ancestors(&qa).iter().all(|ancestor| ancestor.role != Role::Coder) {
+            let waits = |coder: &&TaskId| plan.ancestors(coder).iter().any(|ancestor| ancestor.id == qa);
+            let behind: Vec<TaskId> = coders.iter().filter(|coder| !waits(coder)).cloned().collect();
+            plan.tasks.iter_mut().filter(|task| task.id == qa).for_each(|task| task.depends_on.extend(behind.clone()));
+            plan = in_order(&plan)?;
         }
     }
-    for coder in coders {
-        let tested = tasks.iter().any(|task| task.role == Role::Qa && task.depends_on.contains(&coder));
-        if !tested && tasks.len() < limits::PLAN_TASKS_MAX {
-            let id = TaskId::planned(tasks.len() + 1);
+    for coder in of(Role::Coder, &plan) {
+        let tested = plan.tasks.iter().any(|task| task.role == Role::Qa && task.depends_on.contains(&coder));
+        if !tested {
+            let id = TaskId::planned(plan.tasks.len() + 1);
             let description = format!("Test the files of task {coder}.");
-            tasks.push(PlanTask { id, description, role: Role::Qa, depends_on: vec![coder] });
+            plan.tasks.push(PlanTask { id, description, role: Role::Qa, depends_on: vec![coder] });
         }
     }
-    // In order again, under new names. What was added closes no cycle, so this cannot fail; if it did, the planner's own
-    // plan would be as good as before.
-    Plan { v, tasks }.recheck().unwrap_or(plan)
+    in_order(&plan)
 }
 
-/// The attempt in force of every task, or why there can be none.
+fn in_order(plan: &Plan) -> Result<Plan, Failure> {
+    let told =
+        |faults: Vec<String>| format!("with a qa task for each coder task, the plan is no plan: {}", faults.join("; "));
+    plan.ordered().map_err(|faults| Failure::again(FailureKind::PlanInvalid, told(faults)))
+}
+
+/// The attempt in force of every task, or why there can be none. It is never older than what was asked for or answered:
+/// a later reply to an earlier attempt changes nothing.
 pub(super) fn attempts(facts: &Facts, plan: &Plan, rework_max: u32) -> Result<Attempts, Failure> {
-    let mut attempts: Attempts = plan.tasks.iter().map(|task| (task.id.clone(), 1)).collect();
+    let mut attempts: Attempts =
+        plan.tasks.iter().map(|task| (task.id.clone(), facts.newest(&task.id).max(1))).collect();
     loop {
-        let mut changed = false;
+        // All tasks speak about the same attempts, so their order in the plan means nothing.
+        let mut raised = Vec::new();
         for task in &plan.tasks {
-            let raised = raised(facts, plan, task, &attempts, rework_max)?;
-            for (id, attempt) in raised {
-                let known = attempts.entry(id).or_insert(1);
-                changed |= attempt > *known;
-                *known = attempt.max(*known);
-            }
+            raised.extend(self::raised(facts, plan, task, &attempts, rework_max)?);
         }
-        if !changed {
+        if raised.is_empty() {
             return Ok(attempts);
         }
+        for (id, attempt) in raised {
+            let known = attempts.entry(id).or_insert(1);
+            *known = attempt.max(*known);
+        }
     }
 }
 
-/// What the state of `task` asks of itself and others: attempts that must be reached.
+/// What the state of `task` asks of itself and others: attempts that must be reached, each above the one in force.
 fn raised(
     facts: &Facts,
     plan: &Plan,
@@ -151,41 +161,72 @@ fn raised(
             Err(Failure::never(FailureKind::Internal, format!("task {} was canceled: {reason}", task.id)))
         }
         Outcome::Completed { report, .. } if report.as_ref().and_then(Report::passed) == Some(false) => {
-            let targets = targets(plan, task);
-            let siblings = checks_of(plan, &targets);
-            let answered = siblings.iter().all(|check| facts.result(&check.id, at(&check.id)).is_some());
-            if !answered || targets.is_empty() {
-                return Ok(Vec::new());
-            }
-            if attempt > rework_max {
-                return Err(Failure::never(
-                    FailureKind::ReworkExhausted,
-                    format!(
-                        "{} still finds faults in task {} after {attempt} attempts (rework_max {rework_max}): {}",
-                        task.role,
-                        targets[0],
-                        limits::cut(reply.text(), 2_000)
-                    ),
-                ));
-            }
-            Ok(targets.into_iter().map(|id| (id, attempt + 1)).collect())
+            rework(facts, plan, task, attempts, rework_max, reply)
         }
         Outcome::Completed { .. } => Ok(Vec::new()),
     }
 }
 
-/// The coder tasks that a check speaks about: those it depends on, or else those behind them.
-pub(super) fn targets(plan: &Plan, check: &PlanTask) -> Vec<TaskId> {
-    let coders = |tasks: Vec<&PlanTask>| -> Vec<TaskId> {
-        tasks.into_iter().filter(|task| task.role == Role::Coder).map(|task| task.id.clone()).collect()
+/// New attempts of the tasks that a check found faults with, once all their checks have spoken. The new attempt is above
+/// those of everything that builds on these tasks, so that nothing made from the old work can count for the new.
+fn rework(
+    facts: &Facts,
+    plan: &Plan,
+    check: &PlanTask,
+    attempts: &Attempts,
+    rework_max: u32,
+    reply: &Reply,
+) -> Result<Vec<(TaskId, u32)>, Failure> {
+    let at = |id: &TaskId| attempts.get(id).copied().unwrap_or(1);
+    let targets = targets(plan, check);
+    let spoken = |other: &&PlanTask| {
+        let up_to_date = other.depends_on.iter().all(|id| at(id) <= at(&other.id));
+        let reply = facts.result(&other.id, at(&other.id));
+        up_to_date && reply.is_some_and(|reply| matches!(reply.outcome, Outcome::Completed { .. }))
     };
-    let direct = coders(check.depends_on.iter().filter_map(|id| plan.task(id)).collect());
-    if direct.is_empty() { coders(plan.ancestors(&check.id)) } else { direct }
+    if targets.is_empty() {
+        let text = limits::cut(reply.text(), 2_000);
+        let message = format!("{} found faults in task {}, and nobody can mend them: {text}", check.role, check.id);
+        return Err(Failure::never(FailureKind::ReworkExhausted, message));
+    }
+    if !checks_of(plan, &targets).iter().all(spoken) {
+        return Ok(Vec::new());
+    }
+    let builds_on_them = |task: &&PlanTask| {
+        targets.contains(&task.id) || plan.ancestors(&task.id).iter().any(|other| targets.contains(&other.id))
+    };
+    let newest = plan.tasks.iter().filter(builds_on_them).map(|task| at(&task.id)).max().unwrap_or(1);
+    if newest > rework_max {
+        return Err(Failure::never(
+            FailureKind::ReworkExhausted,
+            format!(
+                "{} still finds faults in task {} after {newest} attempts (rework_max {rework_max}): {}",
+                check.role,
+                targets[0],
+                limits::cut(reply.text(), 2_000)
+            ),
+        ));
+    }
+    Ok(targets.into_iter().map(|id| (id, newest + 1)).collect())
 }
 
-/// The checks that speak about any of these coder tasks.
-pub(super) fn checks_of<'a>(plan: &'a Plan, coders: &[TaskId]) -> Vec<&'a PlanTask> {
-    let about = |check: &&PlanTask| targets(plan, check).iter().any(|id| coders.contains(id));
+/// The tasks that a check speaks about, and that a new attempt can mend: the coder tasks it depends on, or else those behind
+/// them, or else, where nobody wrote code, whatever it depends on.
+pub(super) fn targets(plan: &Plan, check: &PlanTask) -> Vec<TaskId> {
+    let ids = |tasks: Vec<&PlanTask>, wanted: fn(Role) -> bool| -> Vec<TaskId> {
+        tasks.into_iter().filter(|task| wanted(task.role)).map(|task| task.id.clone()).collect()
+    };
+    let direct = || check.depends_on.iter().filter_map(|id| plan.task(id)).collect::<Vec<_>>();
+    let coder = |role| role == Role::Coder;
+    [ids(direct(), coder), ids(plan.ancestors(&check.id), coder), ids(direct(), |role| !role.checks())]
+        .into_iter()
+        .find(|found| !found.is_empty())
+        .unwrap_or_default()
+}
+
+/// The checks that speak about any of these tasks.
+pub(super) fn checks_of<'a>(plan: &'a Plan, tasks: &[TaskId]) -> Vec<&'a PlanTask> {
+    let about = |check: &&PlanTask| targets(plan, check).iter().any(|id| tasks.contains(id));
     plan.tasks.iter().filter(|task| task.role.checks()).filter(about).collect()
 }
 
@@ -195,15 +236,18 @@ fn work_step(facts: &Facts, plan: &Plan, attempts: &Attempts) -> Step {
     if pending.is_empty() {
         return answer_step(facts, attempts);
     }
-    let ready = pending.iter().filter(|task| is_ready(facts, plan, task, attempts));
-    let jobs: Vec<Job> =
-        ready.map(|task| Job { task: task.id.clone(), role: task.role, attempt: attempts[&task.id] }).collect();
+    let wanted = |checked: bool| -> Vec<Job> {
+        let ready = pending.iter().filter(|task| is_ready(facts, plan, task, attempts, checked));
+        ready.map(|task| Job { task: task.id.clone(), role: task.role, attempt: attempts[&task.id] }).collect()
+    };
+    // Two tasks can each wait for a check that waits for the other one; then what they depend on has to do.
+    let jobs = Some(wanted(true)).filter(|jobs| !jobs.is_empty()).unwrap_or_else(|| wanted(false));
     if jobs.is_empty() { Step::Fail(deadlock(facts, &pending, attempts)) } else { Step::Want(jobs) }
 }
 
-/// A task is ready when all that it depends on is done, and every check of the coder tasks among these has passed, unless
-/// the check itself waits for the task. So no README is written for code that fails its tests.
-fn is_ready(facts: &Facts, plan: &Plan, task: &PlanTask, attempts: &Attempts) -> bool {
+/// A task is ready when all that it depends on is done, and, if `checked`, every check of these has passed, unless the
+/// check itself waits for the task. So no README is written for code that fails its tests.
+fn is_ready(facts: &Facts, plan: &Plan, task: &PlanTask, attempts: &Attempts, checked: bool) -> bool {
     let good = |id: &TaskId| {
         let reply = attempts.get(id).and_then(|attempt| facts.result(id, *attempt));
         reply.is_some_and(|reply| matches!(reply.outcome, Outcome::Completed { .. }))
@@ -211,12 +255,10 @@ fn is_ready(facts: &Facts, plan: &Plan, task: &PlanTask, attempts: &Attempts) ->
     if !task.depends_on.iter().all(good) {
         return false;
     }
-    if task.role.checks() {
+    if task.role.checks() || !checked {
         return true;
     }
-    let coders: Vec<TaskId> =
-        task.depends_on.iter().filter(|id| plan.task(id).is_some_and(|t| t.role == Role::Coder)).cloned().collect();
-    checks_of(plan, &coders).iter().all(|check| {
+    checks_of(plan, &task.depends_on).iter().all(|check| {
         let waits_for_us = plan.ancestors(&check.id).iter().any(|ancestor| ancestor.id == task.id);
         waits_for_us || good(&check.id)
     })
@@ -230,6 +272,10 @@ fn answer_step(facts: &Facts, attempts: &Attempts) -> Step {
             return Step::Want(vec![Job { task, role: Role::Synthesizer, attempt }]);
         };
         match reply.failure() {
+            None if matches!(reply.outcome, Outcome::Canceled { .. }) => {
+                let canceled = Failure::never(FailureKind::Internal, format!("it was canceled: {}", reply.text()));
+                return Step::Fail(about("the synthesizer made no answer", &canceled));
+            }
             None => return Step::Complete,
             Some(failure) if failure.retry == Retry::Never || attempt > newest => {
                 return Step::Fail(about("the synthesizer made no answer", failure));

@@ -20,8 +20,9 @@ const UPDATE_TRIES_MAX: u32 = 1_000;
 const UPDATE_DELAY_MS_MAX: u64 = 50;
 /// Characters of a name.
 const NAME_CHARS_MAX: usize = 128;
-/// The server's codes for "wrong last sequence", alone and inside a batch.
-const CONFLICTS: [u64; 3] = [10071, 10164, 10176];
+/// The server's codes that another try may get past: "wrong last sequence", alone and inside a batch, and "too many
+/// batches in flight".
+const CONFLICTS: [u64; 4] = [10071, 10164, 10176, 10210];
 
 /// The shared state of all runs.
 #[derive(Clone)]

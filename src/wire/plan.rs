@@ -142,6 +142,12 @@ impl Plan {
         Proposal { tasks: tasks.collect() }.check()
     }
 
+    /// The same plan, its ids kept, with each task after all that it depends on; checked like any other.
+    pub fn ordered(&self) -> Result<Plan, Vec<String>> {
+        self.recheck()?;
+        self.in_order().map_err(|_| Vec::new())
+    }
+
     /// The task with this id.
     pub fn task(&self, id: &TaskId) -> Option<&PlanTask> {
         self.tasks.iter().find(|task| task.id == *id)

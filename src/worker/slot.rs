@@ -26,6 +26,8 @@ const RETRY_DELAY_MS: u64 = 100;
 const RETRY_DELAY_MS_MAX: u64 = 5_000;
 /// How often a worker looks for a consumer that nobody has declared yet.
 const CONSUMER_DELAY_MS: u64 = 250;
+/// Pause before what an ending process hands back is delivered again.
+const LEAVING_MS: u64 = 50;
 /// `ack_wait` of a consumer that does not tell it.
 const ACK_WAIT_S: u64 = 10;
 
@@ -115,6 +117,9 @@ impl Slot {
         match done {
             Done::Ack => Some(tokio::spawn(acknowledge(acker, heartbeat, subject.to_string()))),
             Done::HandBack(pause) => {
+                // Other slots of a process that ends have a pull open until the server hears that they left.
+                let leaving = self.stop.is_cancelled();
+                let pause = if leaving { pause.max(Duration::from_millis(LEAVING_MS)) } else { pause };
                 if heartbeat.is_ours() {
                     let nak = AckKind::Nak((!pause.is_zero()).then_some(pause));
                     let sent = acker.ack_with(nak).await;

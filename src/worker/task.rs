@@ -1,7 +1,7 @@
 //! A role's task, from the queue to its one reply.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +15,8 @@ use crate::wire::{self, Event, EventKind, Failure, FailureKind, Outcome, Reply, 
 const DELIVERIES_MAX: u64 = 10;
 /// How long a task of a newer version is left to newer workers.
 const NEWER_VERSION_S: u64 = 30;
+/// How long a first dispatch is trusted to have no result.
+const FIRST_MS: u64 = 1_500;
 /// How often a worker looks whether its task was decided without it.
 const DECIDED_S: u64 = 3;
 /// Rounds of publishing a reply, each as long as a publish may take, before the task is left to a redelivery.
@@ -118,7 +120,7 @@ impl Handler for TaskHandler {
             tracing::info!(task = %delivery.to.task, "a task of a newer version is left to a newer worker");
             return Done::HandBack(Duration::from_secs(NEWER_VERSION_S));
         }
-        if !(delivery.first && delivery.delivered == 1) {
+        if !is_first(delivery) {
             match self.store.results.get(&delivery.to).await {
                 Ok(Some(_)) => return Done::Ack,
                 Ok(None) => {}
@@ -131,6 +133,14 @@ impl Handler for TaskHandler {
             None => Done::Ack,
         }
     }
+}
+
+/// True when no result can exist yet: its publisher says so, and it did not wait long enough to be decided meanwhile. A
+/// clock that is off costs a needless read or some needless work, never more.
+fn is_first(delivery: &Delivery) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let stored = Duration::from_nanos(u64::try_from(delivery.at).unwrap_or(0));
+    delivery.first && delivery.delivered == 1 && now.abs_diff(stored) < Duration::from_millis(FIRST_MS)
 }
 
 /// The task in a message, when it is the one that its subject says.

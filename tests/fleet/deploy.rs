@@ -68,7 +68,7 @@ fn compose_fits_its_schema_and_starts_what_there_is() {
     keys.for_each(|line| assert!(line.trim_end().ends_with(':'), "a key is given a value: {line}"));
     let Some(schema) = compose_schema() else { return };
     let validator = jsonschema::validator_for(&schema).unwrap();
-    let mut plain = compose.clone();
+    let mut plain = compose;
     // Extension fields are merged into the services by now.
     plain.as_object_mut().unwrap().retain(|name, _| !name.starts_with("x-"));
     let faults: Vec<String> =

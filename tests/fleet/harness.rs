@@ -18,8 +18,6 @@ pub const WAIT: Duration = Duration::from_secs(60);
 pub mod scripts {
     /// The fibonacci goal: researcher, coder, qa (writes the tests), reviewer, documenter.
     pub const FIBONACCI: &str = include_str!("../../src/cli/demo/fibonacci.json");
-    /// The todo goal: the first attempt fails qa and review.
-    pub const TODO: &str = include_str!("../../src/cli/demo/todo.json");
 }
 
 /// A server of one test, with a connection to it.

@@ -5,6 +5,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::type_complexity,
     reason = "a test that meets the unexpected should stop there"
 )]
 
@@ -12,12 +13,19 @@
 mod aimock_process;
 mod harness;
 
+mod bounds;
+mod crash;
 mod deploy;
 mod doors;
+mod fence;
 mod garbage;
 mod http_model;
 mod input;
 mod nats_cli;
+mod share;
 mod smoke;
+mod state;
+mod story;
 mod tool;
 mod up;
+mod worker_protocol;

@@ -1,6 +1,8 @@
 //! The real client over real HTTP against `@copilotkit/aimock`, a stand-in for the vendors' APIs that others keep in
 //! step with them.
 
+use std::time::{Duration, Instant};
+
 use oarlock::model::{Finish, ModelError, Provider, complete_json};
 use serde_json::{Value, json};
 

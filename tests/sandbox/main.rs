@@ -9,12 +9,6 @@
     clippy::panic,
     reason = "a test that meets the unexpected should stop there"
 )]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test that meets the unexpected should stop there"
-)]
 
 mod canary;
 mod cases;

@@ -1,0 +1,186 @@
+//! The decision as properties: whole runs with random plans against an oracle. What a task's attempt comes to is fixed by a
+//! seed, and the order in which replies arrive is random.
+
+use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+
+use proptest::prelude::*;
+use proptest::test_runner::Config;
+
+use super::*;
+use crate::store::HistoryEntry;
+use crate::wire::{Message, MessageType, Metadata, Party};
+
+/// What every attempt of every task comes to, and in which order replies arrive.
+#[derive(Clone, Debug)]
+struct World {
+    plan: Plan,
+    seed: u64,
+    /// Of 100 attempts: how many fail and may be tried again, how many fail for good, how many checks find faults.
+    odds: (u64, u64, u64),
+}
+
+impl World {
+    fn roll(&self, task: &TaskId, attempt: u32, salt: &str) -> u64 {
+        let text = format!("{}/{task}/{attempt}/{salt}", self.seed);
+        let hash = crate::wire::ContentHash::of(text.as_bytes());
+        u64::from_str_radix(&hash.as_str()[..8], 16).unwrap() % 100
+    }
+
+    fn outcome(&self, job: &Job) -> Outcome {
+        let (again, never, rejected) = self.odds;
+        let roll = self.roll(&job.task, job.attempt, "outcome");
+        let faults = self.roll(&job.task, job.attempt, "verdict") < rejected;
+        match job.role {
+            _ if roll < never => broken(false),
+            _ if roll < never + again => broken(true),
+            Role::Planner => done(Some(Report::Plan(self.plan.clone()))),
+            role if role.checks() => verdict(if faults { Verdict::Changes } else { Verdict::Approve }),
+            _ => done(None),
+        }
+    }
+}
+
+/// The history entry of a request.
+fn request(job: &Job) -> HistoryEntry {
+    let (run, task) = (RunId::from_key("t", "next"), job.task.clone());
+    let metadata = Metadata { run, task, attempt: job.attempt, input: None, bytes: 0, reference: None };
+    let (from, to) = (Party::Role(Role::Orchestrator), Party::Role(job.role));
+    HistoryEntry { message: Message::new(from, to, MessageType::Request, String::new(), metadata), revision: 0, at: 0 }
+}
+
+/// What a simulated run came to.
+struct Ran {
+    facts: Facts,
+    end: Step,
+    /// Of each attempt that was asked for: which attempts of its dependencies it was given.
+    given: BTreeMap<(TaskId, u32), Vec<(TaskId, u32)>>,
+}
+
+/// Runs `world` to its end; `order` picks which of the open attempts answers next, and repeats some replies.
+fn simulate(world: &World, order: &[u8]) -> Ran {
+    let mut facts = facts(None);
+    let mut given = BTreeMap::new();
+    let mut open: Vec<Job> = Vec::new();
+    let mut before = Attempts::new();
+    for turn in 0.. {
+        assert!(turn < 10_000, "the run does not end: {world:?}");
+        let jobs = match next(&facts, REWORK_MAX) {
+            Step::Adopt(plan) => {
+                facts.plan = Some(plan);
+                continue;
+            }
+            Step::Want(jobs) => jobs,
+            end => return Ran { facts, end, given },
+        };
+        let now = facts.plan.as_ref().map(|plan| attempts(&facts, plan, REWORK_MAX).unwrap()).unwrap_or_default();
+        for (task, attempt) in &before {
+            assert!(now[task] >= *attempt, "{task} went back from attempt {attempt}: {world:?}");
+        }
+        before = now.clone();
+        for job in jobs {
+            let needs = facts.plan.as_ref().and_then(|plan| plan.task(&job.task)).map(|task| task.depends_on.clone());
+            let needs: Vec<_> = needs.unwrap_or_default().into_iter().map(|need| (need.clone(), now[&need])).collect();
+            for (need, attempt) in &needs {
+                let there = facts.result(need, *attempt).is_some_and(|reply| reply.failure().is_none());
+                assert!(there, "{job:?} was asked for before {need} was done: {world:?}");
+            }
+            if let Entry::Vacant(place) = given.entry((job.task.clone(), job.attempt)) {
+                place.insert(needs);
+                facts.requests.push(request(&job));
+                open.push(job);
+            }
+        }
+        let pick = usize::from(order[turn % order.len()]);
+        assert!(!open.is_empty(), "nothing is open and nothing ends: {world:?}");
+        let job = open.swap_remove(pick % open.len());
+        let reply = reply(job.role, &job.task, job.attempt, world.outcome(&job));
+        assert!(facts.absorb(reply.clone()));
+        assert!(!facts.absorb(reply), "a reply counts once");
+    }
+    unreachable!("the loop returns")
+}
+
+fn worlds(odds: impl Strategy<Value = (u64, u64, u64)>) -> impl Strategy<Value = World> {
+    let roles = [Role::Researcher, Role::Coder, Role::Coder, Role::Qa, Role::Reviewer, Role::Documenter];
+    let task = (prop::sample::select(roles.to_vec()), any::<u8>());
+    (prop::collection::vec(task, 1..8), any::<u64>(), odds).prop_map(|(tasks, seed, odds)| {
+        let needs = |index: usize, bits: u8| (1..=index).filter(|number| bits >> (number % 8) & 1 == 1).collect();
+        let needs: Vec<Vec<usize>> = tasks.iter().enumerate().map(|(index, (_, bits))| needs(index, *bits)).collect();
+        let tasks: Vec<_> = tasks.iter().zip(&needs).map(|((role, _), needs)| (*role, &needs[..])).collect();
+        World { plan: plan(&tasks), seed, odds }
+    })
+}
+
+/// The same, but each check looks at one coder, so that no two reworks touch each other.
+fn plain_worlds(odds: impl Strategy<Value = (u64, u64, u64)>) -> impl Strategy<Value = World> {
+    worlds(odds).prop_map(|mut world| {
+        for index in 0..world.plan.tasks.len() {
+            let (before, rest) = world.plan.tasks.split_at_mut(index);
+            let task = &mut rest[0];
+            let coder = before.iter().rfind(|other| other.role == Role::Coder).map(|coder| coder.id.clone());
+            match coder {
+                Some(coder) if task.role.checks() => task.depends_on = vec![coder],
+                None if task.role.checks() => task.role = Role::Researcher,
+                _ => {}
+            }
+            let checks = |id: &TaskId| before.iter().any(|other| other.id == *id && other.role.checks());
+            task.depends_on.retain(|id| !checks(id));
+        }
+        world
+    })
+}
+
+fn orders() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(any::<u8>(), 1..40)
+}
+
+fn keys(ran: &Ran) -> BTreeSet<(TaskId, u32)> {
+    ran.facts.results.keys().cloned().collect()
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 1000, failure_persistence: None, ..Config::default() })]
+
+    #[test]
+    fn every_run_ends_within_its_exchanges(world in worlds((0..40_u64, 0..5_u64, 0..100_u64)), order in orders()) {
+        let ran = simulate(&world, &order);
+        let tasks = ran.facts.plan.as_ref().map_or(0, |plan| plan.tasks.len());
+        let exchanges = 2 * ran.given.len();
+        prop_assert!(exchanges <= limits::exchanges_max(tasks, REWORK_MAX), "{exchanges} exchanges of {tasks} tasks");
+        let deadlock = matches!(&ran.end, Step::Fail(failure) if failure.kind == FailureKind::Deadlock);
+        prop_assert!(!deadlock, "{:?}", ran.end);
+    }
+
+    #[test]
+    fn any_order_of_arrival_comes_to_the_same_end(
+        world in plain_worlds((0..30_u64, Just(0), 0..60_u64)), one in orders(), other in orders()
+    ) {
+        let (one, other) = (simulate(&world, &one), simulate(&world, &other));
+        prop_assert_eq!(one.end == Step::Complete, other.end == Step::Complete, "{:?} and {:?}", one.end, other.end);
+        let mut shuffled = Facts { results: BTreeMap::new(), ..one.facts.clone() };
+        for reply in one.facts.results.values().rev().chain(one.facts.results.values()) {
+            shuffled.absorb(reply.clone());
+        }
+        prop_assert_eq!(&next(&shuffled, REWORK_MAX), &one.end, "the order and number of arrivals");
+        if one.end == Step::Complete {
+            prop_assert_eq!(keys(&one), keys(&other));
+            prop_assert_eq!(one.given, other.given, "the same attempt was given other input");
+        }
+    }
+
+    #[test]
+    fn what_counts_in_the_end_was_made_from_what_counts(
+        world in worlds((0..30_u64, Just(0), 0..60_u64)), order in orders()
+    ) {
+        let ran = simulate(&world, &order);
+        if ran.end == Step::Complete {
+            let plan = ran.facts.plan.as_ref().unwrap();
+            let in_force = attempts(&ran.facts, plan, REWORK_MAX).unwrap();
+            for task in &plan.tasks {
+                let needs: Vec<_> = task.depends_on.iter().map(|need| (need.clone(), in_force[need])).collect();
+                prop_assert_eq!(&ran.given[&(task.id.clone(), in_force[&task.id])], &needs, "{}", task.id);
+            }
+        }
+    }
+}
