@@ -1,9 +1,10 @@
 //! All that is known of a run, read from the store: what a decision may hang on, and nothing else.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use crate::store::{HistoryEntry, Store, StoreError};
-use crate::wire::{Artifact, Goal, Message, Plan, Reply, Role, RunId, RunRecord, TaskId};
+use crate::wire::{Artifact, Goal, Message, Outcome, Plan, Reply, Role, RunId, RunRecord, TaskId};
 
 /// One attempt of a task.
 pub(super) type Try = (TaskId, u32);
@@ -71,6 +72,14 @@ impl Facts {
         let asked = about.map(|about| about.attempt).max().unwrap_or(0);
         let of_task = self.results.range((task.clone(), 0)..=(task.clone(), u32::MAX));
         of_task.map(|((_, attempt), _)| *attempt).max().unwrap_or(0).max(asked)
+    }
+
+    /// The newest reply to one of these attempts that completed the task.
+    pub(super) fn last_completed(&self, task: &TaskId, attempts: RangeInclusive<u32>) -> Option<&Reply> {
+        let (from, to) = attempts.into_inner();
+        let mut of_task = self.results.range((task.clone(), from)..=(task.clone(), to.max(from)));
+        let completed = |reply: &&Reply| matches!(reply.outcome, Outcome::Completed { .. });
+        of_task.by_ref().rev().map(|(_, reply)| reply).find(completed)
     }
 
     /// The newest reply to an attempt before `attempt`.

@@ -12,6 +12,9 @@ use crate::wire::{Failure, FailureKind, Outcome, Plan, PlanTask, Reply, Report, 
 /// Attempts of the planner at one plan.
 const PLAN_ATTEMPTS_MAX: u32 = 2;
 
+/// Bytes of a check's words that the failure of a run shows.
+const SHOWN_BYTES: usize = 2_000;
+
 /// The next step of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
@@ -112,41 +115,46 @@ fn in_order(plan: &Plan) -> Result<Plan, Failure> {
 /// The attempt in force of every task, or why there can be none. It is never older than what was asked for or answered:
 /// a later reply to an earlier attempt changes nothing.
 pub(super) fn attempts(facts: &Facts, plan: &Plan, rework_max: u32) -> Result<Attempts, Failure> {
-    let mut attempts: Attempts =
-        plan.tasks.iter().map(|task| (task.id.clone(), facts.newest(&task.id).max(1))).collect();
+    let asked: Attempts = plan.tasks.iter().map(|task| (task.id.clone(), facts.newest(&task.id).max(1))).collect();
+    let mut attempts = asked.clone();
     loop {
         // All tasks speak about the same attempts, so their order in the plan means nothing.
-        let mut raised = Vec::new();
+        let mut raises = Vec::new();
         for task in &plan.tasks {
-            raised.extend(self::raised(facts, plan, task, &attempts, rework_max)?);
+            if let Some(attempt) =
+                raised(&Situation { facts, plan, asked: &asked, attempts: &attempts, rework_max }, task)?
+            {
+                raises.push((task.id.clone(), attempt));
+            }
         }
-        if raised.is_empty() {
+        if raises.is_empty() {
             return Ok(attempts);
         }
-        for (id, attempt) in raised {
-            let known = attempts.entry(id).or_insert(1);
-            *known = attempt.max(*known);
-        }
+        attempts.extend(raises);
     }
 }
 
-/// What the state of `task` asks of itself and others: attempts that must be reached, each above the one in force.
-fn raised(
-    facts: &Facts,
-    plan: &Plan,
-    task: &PlanTask,
-    attempts: &Attempts,
+/// What a raise is decided from.
+#[derive(Clone, Copy)]
+struct Situation<'a> {
+    facts: &'a Facts,
+    plan: &'a Plan,
+    /// The newest attempts that were asked for or answered.
+    asked: &'a Attempts,
+    /// The attempts in force.
+    attempts: &'a Attempts,
     rework_max: u32,
-) -> Result<Vec<(TaskId, u32)>, Failure> {
-    let at = |id: &TaskId| attempts.get(id).copied().unwrap_or(1);
-    let attempt = at(&task.id);
-    let inherited = task.depends_on.iter().map(at).max().unwrap_or(1);
+}
+
+/// The attempt that `task` must be raised to, above the one in force, if it must.
+fn raised(situation: &Situation<'_>, task: &PlanTask) -> Result<Option<u32>, Failure> {
+    let Situation { facts, plan, attempts, rework_max, .. } = *situation;
+    let attempt = attempts[&task.id];
+    let inherited = task.depends_on.iter().map(|id| attempts[id]).max().unwrap_or(1);
     if inherited > attempt {
-        return Ok(vec![(task.id.clone(), inherited)]);
+        return Ok(Some(inherited));
     }
-    let Some(reply) = facts.result(&task.id, attempt) else {
-        return Ok(Vec::new());
-    };
+    let Some(reply) = facts.result(&task.id, attempt) else { return Ok(None) };
     match &reply.outcome {
         Outcome::Failed { failure } if failure.retry == Retry::Never => {
             Err(about(&format!("{} failed task {}", task.role, task.id), failure))
@@ -156,58 +164,44 @@ fn raised(
                 format!("{} failed task {} in all {attempt} attempts (rework_max {rework_max})", task.role, task.id);
             Err(about(&what, failure))
         }
-        Outcome::Failed { .. } => Ok(vec![(task.id.clone(), attempt + 1)]),
+        Outcome::Failed { .. } => Ok(Some(attempt + 1)),
         Outcome::Canceled { reason } => {
             Err(Failure::never(FailureKind::Internal, format!("task {} was canceled: {reason}", task.id)))
         }
-        Outcome::Completed { report, .. } if report.as_ref().and_then(Report::passed) == Some(false) => {
-            rework(facts, plan, task, attempts, rework_max, reply)
+        Outcome::Completed { .. } if rejects(reply) && targets(plan, task).is_empty() => {
+            let text = limits::cut(reply.text(), SHOWN_BYTES);
+            let message = format!("{} found faults in task {}, and nobody can mend them: {text}", task.role, task.id);
+            Err(Failure::never(FailureKind::ReworkExhausted, message))
         }
-        Outcome::Completed { .. } => Ok(Vec::new()),
+        Outcome::Completed { .. } => reworked(situation, task),
     }
 }
 
-/// New attempts of the tasks that a check found faults with, once all their checks have spoken. The new attempt is above
-/// those of everything that builds on these tasks, so that nothing made from the old work can count for the new.
-fn rework(
-    facts: &Facts,
-    plan: &Plan,
-    check: &PlanTask,
-    attempts: &Attempts,
-    rework_max: u32,
-    reply: &Reply,
-) -> Result<Vec<(TaskId, u32)>, Failure> {
-    let at = |id: &TaskId| attempts.get(id).copied().unwrap_or(1);
-    let targets = targets(plan, check);
-    let spoken = |other: &&PlanTask| {
-        let up_to_date = other.depends_on.iter().all(|id| at(id) <= at(&other.id));
-        let reply = facts.result(&other.id, at(&other.id));
-        up_to_date && reply.is_some_and(|reply| matches!(reply.outcome, Outcome::Completed { .. }))
-    };
-    if targets.is_empty() {
-        let text = limits::cut(reply.text(), 2_000);
-        let message = format!("{} found faults in task {}, and nobody can mend them: {text}", check.role, check.id);
+/// A new attempt of a task that a check found faults with, once all checks of this attempt have spoken. It is above every
+/// attempt of whatever builds on the task, so that nothing made from the old work can count for the new.
+fn reworked(situation: &Situation<'_>, task: &PlanTask) -> Result<Option<u32>, Failure> {
+    let Situation { facts, plan, asked, attempts, rework_max } = *situation;
+    let attempt = attempts[&task.id];
+    let checks = checks_of(plan, std::slice::from_ref(&task.id));
+    let verdict = |check: &&PlanTask| facts.last_completed(&check.id, attempt..=attempts[&check.id]);
+    let Some(verdicts) = checks.iter().map(verdict).collect::<Option<Vec<&Reply>>>() else { return Ok(None) };
+    let Some(no) = verdicts.into_iter().find(|reply| rejects(reply)) else { return Ok(None) };
+    let builds_on_it =
+        |other: &&PlanTask| other.id == task.id || plan.ancestors(&other.id).iter().any(|before| before.id == task.id);
+    let newest = plan.tasks.iter().filter(builds_on_it).map(|other| asked[&other.id]).max().unwrap_or(attempt);
+    if newest > rework_max {
+        let text = limits::cut(no.text(), SHOWN_BYTES);
+        let message = format!(
+            "{} still finds faults in task {} after {newest} attempts (rework_max {rework_max}): {text}",
+            no.role, task.id
+        );
         return Err(Failure::never(FailureKind::ReworkExhausted, message));
     }
-    if !checks_of(plan, &targets).iter().all(spoken) {
-        return Ok(Vec::new());
-    }
-    let builds_on_them = |task: &&PlanTask| {
-        targets.contains(&task.id) || plan.ancestors(&task.id).iter().any(|other| targets.contains(&other.id))
-    };
-    let newest = plan.tasks.iter().filter(builds_on_them).map(|task| at(&task.id)).max().unwrap_or(1);
-    if newest > rework_max {
-        return Err(Failure::never(
-            FailureKind::ReworkExhausted,
-            format!(
-                "{} still finds faults in task {} after {newest} attempts (rework_max {rework_max}): {}",
-                check.role,
-                targets[0],
-                limits::cut(reply.text(), 2_000)
-            ),
-        ));
-    }
-    Ok(targets.into_iter().map(|id| (id, newest + 1)).collect())
+    Ok(Some(newest + 1))
+}
+
+fn rejects(reply: &Reply) -> bool {
+    reply.report().and_then(Report::passed) == Some(false)
 }
 
 /// The tasks that a check speaks about, and that a new attempt can mend: the coder tasks it depends on, or else those behind

@@ -140,7 +140,7 @@ fn keys(ran: &Ran) -> BTreeSet<(TaskId, u32)> {
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 1000, failure_persistence: None, ..Config::default() })]
+    #![proptest_config(Config { cases: 500, failure_persistence: None, ..Config::default() })]
 
     #[test]
     fn every_run_ends_within_its_exchanges(world in worlds((0..40_u64, 0..5_u64, 0..100_u64)), order in orders()) {
