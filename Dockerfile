@@ -5,6 +5,7 @@ WORKDIR /src
 # The C library of the TLS crate is built with cmake and a C compiler.
 RUN apt-get update && apt-get install -y --no-install-recommends cmake g++ make && rm -rf /var/lib/apt/lists/*
 COPY Cargo.toml Cargo.lock rust-toolchain.toml ./
+COPY benches benches
 COPY bin bin
 COPY roles roles
 COPY src src

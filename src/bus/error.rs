@@ -68,6 +68,18 @@ pub enum BusError {
         /// The subject.
         subject: String,
     },
+    /// Larger than the server takes.
+    #[error(
+        "{subject} would be larger than the server's max_payload of {max} bytes (in JSON, a control character takes six)"
+    )]
+    TooLarge {
+        /// The subject.
+        subject: String,
+        /// The bound.
+        max: usize,
+        /// What the client said.
+        source: Source,
+    },
     /// The stream's limits refuse more.
     #[error(
         "stream {stream} refuses {subject}: it is full; let the fleet work, raise its limits, or remove finished runs"

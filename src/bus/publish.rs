@@ -132,7 +132,8 @@ impl Bus {
         let wrong_sequence = error.kind() == PublishErrorKind::WrongLastSequence;
         let store_failed = server_code(&error) == Some(ErrorCode(STORE_FAILED));
         if error.kind() == PublishErrorKind::MaxPayloadExceeded {
-            return Verdict::Refused(BusError::Full { stream, subject, source: error.into() });
+            let max = self.client.max_payload();
+            return Verdict::Refused(BusError::TooLarge { subject, max, source: error.into() });
         }
         if !wrong_sequence && !store_failed {
             return Verdict::Unknown(error);
@@ -140,6 +141,8 @@ impl Bus {
         match self.last_from_leader(&stream, &subject).await {
             Ok(Some(kept)) if kept.id.as_ref() == Some(&message.id) => Verdict::Ours(kept.sequence),
             Ok(found) if wrong_sequence || found.is_some() => Verdict::Refused(BusError::Taken { subject }),
+            // Taken a moment ago, and free by now: what was there has been dealt with.
+            Ok(_) if format!("{error:?}").contains("per subject") => Verdict::Unknown(error),
             Ok(_) => Verdict::Refused(BusError::Full { stream, subject, source: error.into() }),
             Err(_) => Verdict::Unknown(error),
         }

@@ -128,8 +128,10 @@ pub async fn open_doors(
 impl Doors {
     /// Takes no more requests, and waits at most `grace` for those that are being answered.
     pub async fn close(self, grace: Duration) {
-        if let Err(error) = self.service.stop().await {
-            tracing::debug!("service stop: {error}");
+        match tokio::time::timeout(grace, self.service.stop()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!("service stop: {error}"),
+            Err(_) => tracing::debug!("the service could not say that it stops"),
         }
         self.serving.close();
         if tokio::time::timeout(grace, self.serving.wait()).await.is_err() {

@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::Context;
 
 use super::exit::{Exit, ended};
+use super::talk::say;
 use crate::store::FileSet;
 use crate::wire::{FailureKind, Outcome, Reply, Report};
 
@@ -19,15 +20,15 @@ pub(super) enum Shape {
     Json,
 }
 
-/// Prints the answer; a failed run is an error whose text is the failure.
-pub(super) fn print(reply: &Reply, shape: Shape) -> anyhow::Result<()> {
+/// Prints the answer; a failed run is an error whose text is the failure, and how to look closer if it is kept.
+pub(super) fn print(reply: &Reply, shape: Shape, kept: bool) -> anyhow::Result<()> {
     if let Some(Report::Tests(tests)) = reply.report() {
         let verdict = if tests.passed { "passed" } else { "did not pass" };
-        eprintln!("pytest {verdict}: {} of {} tests ok, in sandbox {}", tests.ok, tests.tests, tests.sandbox);
+        say(&format!("pytest {verdict}: {} of {} tests ok, in sandbox {}", tests.ok, tests.tests, tests.sandbox));
     }
     let usage = reply.usage;
     let about = if usage.estimated { "about " } else { "" };
-    eprintln!("{} model calls, {about}{} tokens in, {} out", usage.calls, usage.input, usage.output);
+    say(&format!("{} model calls, {about}{} tokens in, {} out", usage.calls, usage.input, usage.output));
     match (shape, &reply.outcome) {
         (Shape::Json, _) => out(&serde_json::to_string(reply)?)?,
         (Shape::Text, Outcome::Completed { content, .. }) => out(content.trim_end())?,
@@ -38,7 +39,8 @@ pub(super) fn print(reply: &Reply, shape: Shape) -> anyhow::Result<()> {
         Outcome::Canceled { reason } => Err(ended(Exit::Failed, format!("run {} was canceled: {reason}", reply.run))),
         Outcome::Failed { failure } => {
             let exit = if failure.kind == FailureKind::Timeout { Exit::Timeout } else { Exit::Failed };
-            Err(ended(exit, format!("run {} failed: {failure}\n  look closer: oarlock show {}", reply.run, reply.run)))
+            let look = if kept { format!("\n  look closer: oarlock show {}", reply.run) } else { String::new() };
+            Err(ended(exit, format!("run {} failed: {failure}{look}", reply.run)))
         }
     }
 }

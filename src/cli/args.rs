@@ -55,7 +55,7 @@ pub(super) struct Global {
     /// Say more on standard error; twice for everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
-    /// Say nothing on standard error but errors
+    /// No progress and no talk on standard error, errors alone
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(super) quiet: bool,
 }
@@ -101,7 +101,7 @@ pub(super) struct RunArgs {
     /// Read the goal from a file
     #[arg(short, long, value_name = "FILE", conflicts_with = "goal")]
     pub(super) file: Option<PathBuf>,
-    /// Give the fleet a file to work on; may be repeated
+    /// Give the fleet files to work on; put the goal first, or -- before it
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub(super) attach: Vec<PathBuf>,
     /// Folder for the files of the result [default: oarlock-out/<run>]

@@ -1,19 +1,25 @@
 //! Finding a fleet that runs already.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::Context;
 use bytes::Bytes;
 
 use super::config::{Config, DEFAULT_SERVER};
 use super::exit::{Exit, ended};
-use crate::bus::{Bus, BusError, Server};
+use crate::bus::{Bus, BusError, Embedded, EmbeddedConfig, Server, Storage, StreamSettings};
 use crate::wire::Role;
 
 /// Folder of a project's own embedded server.
 const PROJECT_FOLDER: &str = ".oarlock";
 /// File in it that tells where the server is.
 const URL_FILE: &str = "url";
+/// Folder in it where the server keeps its data.
+pub(super) const STORE_FOLDER: &str = "nats";
+/// Name of the lock that keeps two servers off one store.
+const LOCK_FILE: &str = "lock";
 /// How long an orchestrator may take to say that it is there.
 const PING_MS_MAX: u64 = 500;
 
@@ -77,26 +83,70 @@ pub(super) async fn find_project(config: &Config) -> Option<Bus> {
 
 async fn project_server(config: &Config) -> Option<Bus> {
     let url = std::fs::read_to_string(url_file(&project_folder())).ok()?;
-    let server = Server { urls: url.trim().to_owned(), ..Server::default() };
+    // The file lies in a folder that may be a stranger's: it may name this machine and nothing else.
+    let url = url.trim().to_owned();
+    if !url.starts_with("nats://127.0.0.1:") {
+        tracing::warn!("{} names another machine and is not used", url_file(&project_folder()).display());
+        return None;
+    }
+    let server = Server { urls: url, ..Server::default() };
     Bus::connect(&server, &config.root, "oarlock").await.ok()
 }
 
-/// Like [`find`], for commands that make no sense without a fleet. The server is enough: what is stored can be read
-/// while no orchestrator runs.
-pub(super) async fn server(config: &Config) -> anyhow::Result<Bus> {
+/// A server that a command reads from.
+pub(super) struct Reached {
+    /// The connection.
+    pub(super) bus: Bus,
+    /// The project's own server, when this command had to start it.
+    _own: Option<(Embedded, File)>,
+}
+
+/// A server to read from, with or without a fleet on it: the named one, the project's own, the one at the default address;
+/// or else the project's own store, on a server that is started for this command alone.
+pub(super) async fn server(config: &Config) -> anyhow::Result<Reached> {
+    let reached = |bus| Reached { bus, _own: None };
     if let Some(server) = &config.server {
-        return Ok(Bus::connect(server, &config.root, "oarlock").await?);
+        return Ok(reached(Bus::connect(server, &config.root, "oarlock").await?));
     }
     if let Some(bus) = project_server(config).await {
-        return Ok(bus);
+        return Ok(reached(bus));
     }
     match Bus::connect(&server_or_default(config), &config.root, "oarlock").await {
-        Ok(bus) => Ok(bus),
+        Ok(bus) => Ok(reached(bus)),
+        Err(BusError::Connect { .. }) if project_folder().join(STORE_FOLDER).is_dir() => own_store(config).await,
         Err(error @ BusError::Connect { .. }) => {
             Err(ended(Exit::Unreachable, format!("no fleet runs here: {:#}", anyhow::Error::from(error))))
         }
         Err(error) => Err(error.into()),
     }
+}
+
+async fn own_store(config: &Config) -> anyhow::Result<Reached> {
+    let folder = std::path::absolute(project_folder())?;
+    let lock = lock(&folder)?;
+    let storage = Storage::Folder(folder.join(STORE_FOLDER));
+    let server = Embedded::start(&EmbeddedConfig { sources: config.server_sources.clone(), storage }).await?;
+    let address = Server { urls: server.url().to_owned(), ..Server::default() };
+    let bus = Bus::connect(&address, &config.root, "oarlock").await?;
+    bus.declare(&local_streams(config)).await?;
+    Ok(Reached { bus, _own: Some((server, lock)) })
+}
+
+/// The streams' settings on a server of our own: it is one server, whatever is configured for a cluster.
+pub(super) fn local_streams(config: &Config) -> StreamSettings {
+    StreamSettings { replicas: 1, ..config.streams.clone() }
+}
+
+/// Keeps two servers off one store.
+pub(super) fn lock(folder: &Path) -> anyhow::Result<File> {
+    std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+    let path = folder.join(LOCK_FILE);
+    let file = File::create(&path).with_context(|| format!("open {}", path.display()))?;
+    file.try_lock().map_err(|_| {
+        let shown = folder.display();
+        ended(Exit::Conflict, format!("another oarlock uses {shown} right now and has no fleet ready yet; try again"))
+    })?;
+    Ok(file)
 }
 
 /// True when an orchestrator of this root answers.

@@ -19,6 +19,20 @@ use crate::wire::{Role, Root, limits};
 
 /// Where a server is looked for when none is named.
 pub(super) const DEFAULT_SERVER: &str = "nats://127.0.0.1:4222";
+/// Variables that speak about the user's own server.
+pub(super) const NATS_VARIABLES: [&str; 11] = [
+    "NATS_URL",
+    "NATS_USER",
+    "NATS_PASSWORD",
+    "NATS_TOKEN",
+    "NATS_CREDS",
+    "NATS_NKEY",
+    "NATS_CA",
+    "NATS_CERT",
+    "NATS_KEY",
+    "OARLOCK_SERVER",
+    "OARLOCK_REPLICAS",
+];
 /// Configuration file of a project.
 const PROJECT_FILE: &str = "oarlock.toml";
 /// Bytes of a configuration file.

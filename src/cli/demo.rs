@@ -8,6 +8,7 @@ use super::args::{DemoArgs, DemoName};
 use super::config::Config;
 use super::fleet::{ModelSource, Place};
 use super::run::{Delivery, Submission, with_local_fleet};
+use super::talk::say;
 
 /// A recorded goal: its words, and the replies that a model gave.
 struct Demo {
@@ -31,11 +32,11 @@ impl DemoName {
 
 pub(super) async fn demo(config: &Config, args: DemoArgs) -> anyhow::Result<()> {
     let demo = args.which.demo();
-    eprintln!("demo: the model's replies are recorded; the server, the role processes, the files and pytest are real");
-    eprintln!("goal: {}", demo.goal);
+    say("demo: the model's replies are recorded; the server, the role processes, the files and pytest are real");
+    say(&format!("goal: {}", demo.goal));
     let mut script = tempfile::NamedTempFile::with_prefix("oarlock-demo-").context("make a temporary file")?;
     script.write_all(demo.script.as_bytes()).context("write the recorded replies")?;
-    let delivery = Delivery { out: args.out, json: args.json, timeout: None };
+    let delivery = Delivery { out: args.out, json: args.json, timeout: None, kept: false };
     let source = ModelSource::Script(script.path().to_owned());
     with_local_fleet(config, Place::Private, source, &Submission::of(demo.goal), &delivery).await
 }

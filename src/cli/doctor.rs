@@ -73,7 +73,7 @@ async fn nats_binary(config: &Config) -> Line {
 
 async fn fleet(config: &Config) -> Vec<Line> {
     match attach::server(config).await {
-        Ok(bus) => served(&bus).await,
+        Ok(reached) => served(&reached.bus).await,
         Err(error) if config.server.is_some() => {
             vec![not_ok(Level::Broken, format!("{error:#}"), "start the server, or name another with --server")]
         }

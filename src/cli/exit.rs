@@ -40,7 +40,9 @@ pub(super) fn ended(exit: Exit, message: impl Into<String>) -> anyhow::Error {
 
 /// Prints an error with its causes, once, and tells the exit code.
 pub(super) fn report(error: &anyhow::Error) -> ExitCode {
-    eprintln!("oarlock: {error:#}");
+    // Some of it may be a model's words; what would be commands to a terminal is left out.
+    let text = format!("{error:#}").replace(|c: char| c.is_control() && c != '\n', " ");
+    eprintln!("oarlock: {text}");
     ExitCode::from(code(error) as u8)
 }
 

@@ -5,16 +5,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::attach::url_file;
-use super::config::Config;
-use super::exit::{Exit, ended};
+use super::attach::{STORE_FOLDER, local_streams, lock, url_file};
+use super::config::{Config, NATS_VARIABLES};
 use crate::bus::{Bus, Embedded, EmbeddedConfig, Server, Storage};
 use crate::model::Choice;
 use crate::supervisor::{Fleet, FleetConfig};
 use crate::wire::Role;
-
-/// Name of the lock that keeps two servers off one store.
-const LOCK_FILE: &str = "lock";
 
 /// What the workers answer from.
 pub(super) enum ModelSource {
@@ -65,15 +61,17 @@ impl LocalFleet {
                 (None, folder, Some(lock))
             }
         };
-        let storage = Storage::Folder(folder.join("nats"));
+        let storage = Storage::Folder(folder.join(STORE_FOLDER));
         let server = Embedded::start(&EmbeddedConfig { sources: config.server_sources.clone(), storage }).await?;
         let address = Server { urls: server.url().to_owned(), ..Server::default() };
         let bus = Bus::connect(&address, &config.root, "oarlock").await?;
-        bus.declare(&config.streams).await?;
+        bus.declare(&local_streams(config)).await?;
         let logs = folder.join("logs");
         let mut fleet = Fleet::start(FleetConfig {
             executable: std::env::current_exe().context("find our own executable")?,
             arguments: arguments(config, server.url(), model),
+            // The server is our own and has no login; the user's are for another one.
+            without: NATS_VARIABLES.to_vec(),
             roles,
             logs: logs.clone(),
         })?;
@@ -108,17 +106,6 @@ impl LocalFleet {
         self.server.stop().await;
         unused_rules(&self.logs)
     }
-}
-
-fn lock(folder: &Path) -> anyhow::Result<File> {
-    std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
-    let path = folder.join(LOCK_FILE);
-    let file = File::create(&path).with_context(|| format!("open {}", path.display()))?;
-    file.try_lock().map_err(|_| {
-        let shown = folder.display();
-        ended(Exit::Conflict, format!("another oarlock uses {shown} right now and has no fleet ready yet; try again"))
-    })?;
-    Ok(file)
 }
 
 /// What every worker of this fleet is told; keys stay in the environment, which children inherit.

@@ -17,6 +17,7 @@ mod ps;
 mod run;
 mod show;
 mod state;
+mod talk;
 mod up;
 mod worker;
 
@@ -39,6 +40,9 @@ pub fn main() -> ExitCode {
     }
     let cli = Cli::parse();
     logging::start(&cli.global, matches!(cli.command, Verb::Worker(_)));
+    if cli.global.quiet {
+        talk::be_quiet();
+    }
     enter(dispatch(cli))
 }
 

@@ -11,6 +11,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::talk::{is_quiet, say};
 use crate::wire::{Event, EventKind, RunId, TaskId};
 
 /// Pace of the spinners.
@@ -30,7 +31,7 @@ impl Progress {
     /// Shows the events of a run as they come.
     pub(super) fn start(mut events: Subscriber, run: &RunId) -> Self {
         let (finish, mut finished) = oneshot::channel::<()>();
-        eprintln!("run {run}");
+        say(&format!("run {run}"));
         let shown = tokio::spawn(async move {
             let mut screen = Screen::new();
             loop {
@@ -66,7 +67,7 @@ struct Screen {
 
 impl Screen {
     fn new() -> Self {
-        let live = std::io::stderr().is_terminal();
+        let live = std::io::stderr().is_terminal() && !is_quiet();
         Self { bars: MultiProgress::new(), running: HashMap::new(), live }
     }
 
@@ -113,7 +114,7 @@ impl Screen {
     fn line(&self, text: &str) {
         match self.live {
             true => drop(self.bars.println(text)),
-            false => eprintln!("{text}"),
+            false => say(text),
         }
     }
 

@@ -26,14 +26,15 @@ struct Line {
 }
 
 pub(super) async fn ps(config: &Config, args: JsonArgs) -> anyhow::Result<()> {
-    let bus = attach::server(config).await?;
+    let reached = attach::server(config).await?;
+    let bus = &reached.bus;
     let mut lines = Vec::new();
     for role in Role::ALL {
-        let seen = presence(&bus, role).await?;
+        let seen = presence(bus, role).await?;
         let (idle, running, waiting) = seen.map_or((0, 0, 0), |seen| (seen.idle, seen.running, seen.waiting));
         lines.push(Line { role, processes: 0, idle, running, waiting });
     }
-    let counts = futures::future::join_all(lines.iter().map(|line| processes(&bus, line.role))).await;
+    let counts = futures::future::join_all(lines.iter().map(|line| processes(bus, line.role))).await;
     lines.iter_mut().zip(counts).for_each(|(line, count)| line.processes = count);
     if args.json {
         return out(&serde_json::to_string(&lines)?);

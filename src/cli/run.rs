@@ -14,6 +14,7 @@ use super::config::Config;
 use super::exit::{Exit, ended};
 use super::fleet::{LocalFleet, ModelSource, Place, one_of_each};
 use super::progress::Progress;
+use super::talk::say;
 use crate::bus::Bus;
 use crate::model;
 use crate::store::{FileSet, Store};
@@ -52,11 +53,14 @@ pub(super) struct Delivery {
     pub(super) out: Option<PathBuf>,
     pub(super) json: bool,
     pub(super) timeout: Option<Duration>,
+    /// Whether the run can be looked at afterwards.
+    pub(super) kept: bool,
 }
 
 pub(super) async fn run(config: &Config, args: RunArgs) -> anyhow::Result<()> {
     let submission = Submission { text: goal_text(&args)?, files: attached(&args.attach)? };
-    let delivery = Delivery { out: args.out.clone(), json: args.json, timeout: args.timeout };
+    let delivery =
+        Delivery { out: args.out.clone(), json: args.json, timeout: args.timeout, kept: args.model.script.is_none() };
     let existing = match args.model.script {
         Some(_) => None,
         None => attach::find(config).await?,
@@ -78,7 +82,7 @@ pub(super) async fn run(config: &Config, args: RunArgs) -> anyhow::Result<()> {
                 None => Place::Project(attach::project_folder()),
             };
             let source = model_source(config, &args.model).await?;
-            eprintln!("no fleet is running; starting one for this run");
+            say("no fleet is running; starting one for this run");
             with_local_fleet(config, place, source, &submission, &delivery).await
         }
     }
@@ -95,7 +99,7 @@ pub(super) async fn with_local_fleet(
     let local = LocalFleet::start(config, place, one_of_each(), &source).await?;
     let outcome = follow(&local.bus, submission, delivery).await;
     for rule in local.stop().await {
-        eprintln!("warning: script rule was never used: {rule}");
+        say(&format!("warning: script rule was never used: {rule}"));
     }
     outcome
 }
@@ -112,7 +116,7 @@ pub(super) async fn model_source(config: &Config, args: &ModelArgs) -> anyhow::R
         Some(choice) => {
             model::open(&choice.spec)
                 .map_err(|error| ended(Exit::Usage, format!("failed to {:#}", anyhow::Error::from(error))))?;
-            eprintln!("model {}/{}: {}", choice.spec.provider.id(), choice.spec.model, choice.why);
+            say(&format!("model {}/{}: {}", choice.spec.provider.id(), choice.spec.model, choice.why));
             Ok(ModelSource::Model(Box::new(choice)))
         }
         None => Err(ended(Exit::Usage, NO_MODEL)),
@@ -216,7 +220,7 @@ async fn detach(bus: &Bus, submission: &Submission) -> anyhow::Result<()> {
     let key = new_key();
     submit(bus, submission, &key).await?;
     let run = run_of(&key);
-    eprintln!("the fleet has it; look with: oarlock show {run}");
+    say(&format!("the fleet has it; look with: oarlock show {run}"));
     answer::out(run.as_str())
 }
 
@@ -233,7 +237,8 @@ pub(super) async fn follow(bus: &Bus, submission: &Submission, delivery: &Delive
         reply = wait_for_reply(bus, &store, &result, async { Ok(()) }, wait) => reply,
         _ = tokio::signal::ctrl_c() => {
             progress.stop().await;
-            return Err(ended(Exit::Interrupted, format!("interrupted; run {run} is kept: oarlock show {run}")));
+            let kept = if delivery.kept { format!("; run {run} is kept: oarlock show {run}") } else { String::new() };
+            return Err(ended(Exit::Interrupted, format!("interrupted{kept}")));
         }
     };
     progress.stop().await;
@@ -252,9 +257,9 @@ async fn deliver(store: &Store, reply: &Reply, delivery: &Delivery) -> anyhow::R
         let folder = delivery.out.clone().unwrap_or_else(|| Path::new("oarlock-out").join(reply.run.as_str()));
         let files = store.artifacts.get_all(&reply.run, reply.artifacts()).await?;
         answer::write_files(&folder, &files)?;
-        eprintln!("files in {}: {}", folder.display(), names(&files));
+        say(&format!("files in {}: {}", folder.display(), names(&files)));
     }
-    answer::print(reply, shape)
+    answer::print(reply, shape, delivery.kept)
 }
 
 fn names(files: &FileSet) -> String {

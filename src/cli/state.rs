@@ -18,8 +18,9 @@ enum Change {
 }
 
 pub(super) async fn state(config: &Config, args: StateArgs) -> anyhow::Result<()> {
-    let bus = attach::server(config).await?;
-    let state = Store::new(&bus).state;
+    let reached = attach::server(config).await?;
+    let bus = &reached.bus;
+    let state = Store::new(bus).state;
     match args.verb {
         StateVerb::Get { run, name: Some(name) } => match state.get(&run, &name).await? {
             Some(entry) => out(&entry.value.to_string()),

@@ -8,6 +8,7 @@ use super::config::Config;
 use super::exit::{Exit, ended};
 use super::fleet::{LocalFleet, ModelSource, Place, one_of_each};
 use super::run::model_source;
+use super::talk::say;
 use crate::wire::Role;
 
 pub(super) async fn up(config: &Config, args: UpArgs) -> anyhow::Result<()> {
@@ -15,7 +16,9 @@ pub(super) async fn up(config: &Config, args: UpArgs) -> anyhow::Result<()> {
         let how = "start role binaries there instead: oarlock worker <role> --server URL";
         return Err(ended(
             Exit::Usage,
-            format!("`oarlock up` starts a server of its own; --server names another one; {how}"),
+            format!(
+                "`oarlock up` starts a server of its own; --server, NATS_URL or the configuration names another one; {how}"
+            ),
         ));
     }
     if attach::find_project(config).await.is_some() {
@@ -31,7 +34,7 @@ pub(super) async fn up(config: &Config, args: UpArgs) -> anyhow::Result<()> {
     let local = LocalFleet::start(config, Place::Project(project_folder()), roles.clone(), &source).await?;
     tell(&local, &roles, &source, started.elapsed()).await;
     let outcome = until_stopped().await;
-    eprintln!("stopping");
+    say("stopping");
     local.stop().await;
     outcome
 }
@@ -51,12 +54,12 @@ async fn tell(local: &LocalFleet, roles: &[(Role, usize)], source: &ModelSource,
         ModelSource::Script(path) => format!("recorded replies from {}", path.display()),
         ModelSource::Model(choice) => format!("{}/{}", choice.spec.provider.id(), choice.spec.model),
     };
-    eprintln!("nats    {}", local.url());
-    eprintln!("roles   {}", counts.join(", "));
-    eprintln!("model   {model}");
-    eprintln!("logs    {}", local.logs.display());
+    say(&format!("nats    {}", local.url()));
+    say(&format!("roles   {}", counts.join(", ")));
+    say(&format!("model   {model}"));
+    say(&format!("logs    {}", local.logs.display()));
     let processes: Vec<String> = local.processes().await.iter().map(|(role, pid)| format!("{role} {pid}")).collect();
-    eprintln!("pids    {}", processes.join(", "));
-    eprintln!("ready   after {:.2} s; Ctrl-C stops it", took.as_secs_f32());
-    eprintln!("next    oarlock run \"…\"   or   nats -s {} req oarlock.run \"…\" --timeout 10m", local.url());
+    say(&format!("pids    {}", processes.join(", ")));
+    say(&format!("ready   after {:.2} s; Ctrl-C stops it", took.as_secs_f32()));
+    say(&format!("next    oarlock run \"…\"   or   nats -s {} req oarlock.run \"…\" --timeout 10m", local.url()));
 }

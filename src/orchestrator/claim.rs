@@ -36,6 +36,7 @@ pub(super) enum Claim {
 }
 
 /// The right to act on a run, as long as every write of the record succeeds.
+#[derive(Clone)]
 pub(super) struct Lease {
     /// The run.
     pub(super) run: RunId,

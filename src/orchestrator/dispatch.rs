@@ -78,17 +78,19 @@ impl Dispatch<'_> {
 
     fn goal(&self, room: &mut usize) -> Content {
         let text = &self.facts.goal.text;
-        if text.len() > GOAL_INLINE_BYTES_MAX {
+        let bytes = json_bytes(text);
+        if bytes > GOAL_INLINE_BYTES_MAX {
             return Content::Goal;
         }
-        *room = room.saturating_sub(text.len());
+        *room = room.saturating_sub(bytes);
         Content::inline(text.clone())
     }
 
     fn item(&self, reply: &Reply, room: &mut usize) -> ContextItem {
         let text = reply.text();
-        let content = if text.len() <= *room {
-            *room -= text.len();
+        let bytes = json_bytes(text);
+        let content = if bytes <= *room {
+            *room -= bytes;
             Content::inline(text)
         } else {
             let (run, task) = (reply.run.clone(), reply.task.clone());
@@ -173,6 +175,11 @@ impl FileView {
     fn into_list(self) -> Vec<Artifact> {
         self.0.into_values().collect()
     }
+}
+
+/// Bytes of a text as JSON, where a control character takes six.
+fn json_bytes(text: &str) -> usize {
+    serde_json::Value::from(text).to_string().len()
 }
 
 /// Hash of what a task gives its worker. Limits, attempt numbers and times are left out: equal hashes are equal work.

@@ -28,9 +28,12 @@ use crate::worker::Done;
 /// How often all facts are read anew.
 const RECONCILE_S: u64 = 30;
 /// Attempts of one run that are on their way at the same time, per role: a large run does not starve the others.
-const WINDOW: usize = 16;
+const WINDOW: usize = 8;
 /// Pause before a run that could not use the store is looked at again.
 const STORE_PAUSE_S: u64 = 1;
+
+/// Tries of clearing the owner of a run that is given back.
+const RELEASE_TRIES_MAX: u32 = 10;
 
 /// Why a holder stops.
 enum Stop {
@@ -65,12 +68,12 @@ pub(super) struct Drive<'a> {
 impl<'a> Drive<'a> {
     /// Drives a claimed run until it ends or is lost, and says what becomes of its message.
     pub(super) async fn run(of: &'a Orchestrator, lease: Lease, stop: &CancellationToken) -> Done {
-        let run = lease.run.clone();
+        let spare = lease.clone();
         match Self::begin(of, lease, stop).await {
             Ok(done) => done,
             Err(error) => {
-                tracing::warn!(%run, "the run is given to the queue again: {:#}", anyhow::Error::from(error));
-                Done::HandBack(Duration::from_secs(STORE_PAUSE_S))
+                tracing::warn!(run = %spare.run, "the run goes back to the queue: {:#}", anyhow::Error::from(error));
+                release(of, spare).await
             }
         }
     }
@@ -299,6 +302,9 @@ impl<'a> Drive<'a> {
     }
 
     async fn finish(&mut self, reply: Reply) -> Result<Stop, StoreError> {
+        if let Err(lost) = self.lease.hold(&self.of.store).await? {
+            return Ok(Stop::Lost(lost));
+        }
         let done = finish::finish(&self.of.bus, &self.of.store, &mut self.lease, &self.facts, reply).await?;
         Ok(done.map_or_else(Stop::Lost, |()| Stop::Ended))
     }
@@ -347,6 +353,19 @@ impl<'a> Drive<'a> {
     async fn tell(&self, kind: EventKind, text: String) {
         self.of.bus.tell(&Event::of_run(&self.lease.run, kind, text)).await;
     }
+}
+
+/// Gives a run back that could not use the store: its owner is cleared first, so that an outage is no takeover.
+async fn release(of: &Orchestrator, mut lease: Lease) -> Done {
+    for _ in 0..RELEASE_TRIES_MAX {
+        match lease.write(&of.store, |record| record.owner = None).await {
+            Ok(Ok(())) => break,
+            Ok(Err(lost)) => return forsaken(&lost),
+            Err(error) => tracing::debug!("not released yet: {:#}", anyhow::Error::from(error)),
+        }
+        tokio::time::sleep(Duration::from_secs(STORE_PAUSE_S)).await;
+    }
+    Done::HandBack(Duration::from_secs(STORE_PAUSE_S))
 }
 
 /// What becomes of the message of a run that belongs to somebody else now.

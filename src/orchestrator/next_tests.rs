@@ -165,6 +165,16 @@ fn tasks_do_not_wait_for_each_other_s_checks_for_ever() {
 }
 
 #[test]
+fn tasks_that_wait_for_each_other_are_a_deadlock_with_names() {
+    // No check of a plan lets this through; a store that was tampered with might.
+    let failure = failure(&facts(Some(plan(&[(Role::Coder, &[2]), (Role::Qa, &[1])]))));
+    assert_eq!(failure.kind, FailureKind::Deadlock);
+    for part in ["no task is ready and none is running", "t1 waits for t2", "t2 waits for t1"] {
+        assert!(failure.message.contains(part), "{failure}");
+    }
+}
+
+#[test]
 fn rework_waits_for_all_checks_and_raises_what_hangs_on_it() {
     let team = plan(TEAM);
     let bad = || verdict(Verdict::Changes);

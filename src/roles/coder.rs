@@ -7,7 +7,7 @@ use super::briefing::{Briefing, storage};
 use super::files::{self, WrittenFile};
 use super::{Desk, Product};
 use crate::store::FileSet;
-use crate::wire::{Artifact, Failure, FilePath, Role, Usage};
+use crate::wire::{Artifact, Failure, FilePath, Role, Usage, clashes};
 
 #[derive(Deserialize)]
 struct Answer {
@@ -53,7 +53,7 @@ fn read(value: &serde_json::Value, known: &FileSet) -> Result<Change, Vec<String
     }
     let mut whole: FileSet = known.iter().filter(|(path, _)| !deleted.contains(path)).map(copy).collect();
     whole.extend(written.iter().map(copy));
-    faults.extend(files::clashes(&whole));
+    faults.extend(clashes(whole.keys()));
     if faults.is_empty() { Ok(Change { written, deleted, summary: answer.summary }) } else { Err(faults) }
 }
 

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use crate::store::FileSet;
-use crate::wire::{FilePath, limits};
+use crate::wire::{FilePath, clashes, limits};
 
 /// A file as a model writes it.
 #[derive(Deserialize)]
@@ -29,23 +29,8 @@ pub(super) fn checked(written: &[WrittenFile]) -> Result<FileSet, Vec<String>> {
             }
         }
     }
-    faults.extend(clashes(&files));
+    faults.extend(clashes(files.keys()));
     if faults.is_empty() { Ok(files) } else { Err(faults) }
-}
-
-/// Names that cannot stand side by side: one that differs from another only in case, or a file that is another's folder.
-pub(super) fn clashes(files: &FileSet) -> Vec<String> {
-    let mut faults = Vec::new();
-    let names: Vec<String> = files.keys().map(|path| path.as_str().to_lowercase()).collect();
-    for (index, name) in names.iter().enumerate() {
-        if names[..index].contains(name) {
-            faults.push(format!("{name} is also there in other letters"));
-        }
-        if names.iter().any(|other| other.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('/'))) {
-            faults.push(format!("{name} is a file and a folder"));
-        }
-    }
-    faults
 }
 
 #[cfg(test)]

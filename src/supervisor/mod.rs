@@ -22,7 +22,9 @@ const READY_WAIT_S_MAX: u64 = 60;
 /// Pause between two looks at a door that is not open yet.
 const READY_DELAY_MS: u64 = 10;
 /// How long children may take to finish after their pipe closed, before they are killed.
-const STOP_WAIT_S_MAX: u64 = 10;
+const STOP_WAIT_S_MAX: u64 = 15;
+/// How long they may go on with work in hand; the rest of the time above is for handing it back.
+const WORKER_GRACE_S: &str = "8";
 /// Lines of a dead worker's log that an error shows.
 const LOG_LINES: usize = 5;
 /// How often the processes are looked at.
@@ -39,6 +41,8 @@ pub struct FleetConfig {
     pub executable: PathBuf,
     /// Arguments that every worker gets, after `worker <role>`.
     pub arguments: Vec<String>,
+    /// Environment variables that workers must not get.
+    pub without: Vec<&'static str>,
     /// How many processes of each role.
     pub roles: Vec<(Role, usize)>,
     /// Where their logs go.
@@ -67,12 +71,12 @@ pub enum FleetError {
         log: String,
     },
     /// A door did not open.
-    #[error("the worker of {role} did not open its door within {READY_WAIT_S_MAX} s; its log is {log}")]
+    #[error("the worker of {role} did not open its door within {READY_WAIT_S_MAX} s; its log says: {log}")]
     Late {
         /// Its role.
         role: Role,
-        /// Where to look.
-        log: PathBuf,
+        /// Its last words.
+        log: String,
     },
 }
 
@@ -121,7 +125,7 @@ impl Fleet {
             while bus.client.request(subject.clone(), bytes::Bytes::new()).await.is_err() {
                 members.iter_mut().try_for_each(Member::check)?;
                 if started.elapsed() > Duration::from_secs(READY_WAIT_S_MAX) {
-                    return Err(FleetError::Late { role, log: members[index].log.clone() });
+                    return Err(FleetError::Late { role, log: log_end(&members[index].log) });
                 }
                 tokio::time::sleep(Duration::from_millis(READY_DELAY_MS)).await;
             }
@@ -199,7 +203,10 @@ async fn watch(config: FleetConfig, members: Arc<Mutex<Vec<Member>>>) {
 fn spawn(config: &FleetConfig, role: Role, log: &Path) -> std::io::Result<Child> {
     std::fs::create_dir_all(&config.logs)?;
     let mut command = Command::new(&config.executable);
-    command.args(["worker", role.name(), "--with-parent"]).args(&config.arguments);
+    command.args(["worker", role.name(), "--with-parent", "--grace", WORKER_GRACE_S]).args(&config.arguments);
+    for name in &config.without {
+        command.env_remove(name);
+    }
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(append(log)?);
     // A group of its own, so that Ctrl-C in a terminal reaches us alone and we decide the order of the end.
     command.process_group(0).kill_on_drop(true);

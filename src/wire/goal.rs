@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::path::clashes;
 use super::{Artifact, FilePath, WIRE_VERSION, limits};
 
 /// A goal as it is kept: its words, and the files that came with it, by hash.
@@ -60,12 +61,18 @@ pub enum GoalError {
     /// Too long.
     #[error("the goal has {0} bytes, more than goal_bytes_max {max}; attach long text as a file", max = limits::GOAL_BYTES_MAX)]
     TooLong(usize),
+    /// Too long once its control characters are written as JSON writes them.
+    #[error("the goal has {0} bytes as JSON, more than payload_bytes_max {max}; is it text?", max = limits::PAYLOAD_BYTES_MAX)]
+    TooLongAsJson(usize),
     /// Not text.
     #[error("the goal is not UTF-8 text (first bad byte at {0})")]
     NotUtf8(usize),
     /// Starts with `{` but is not the JSON that is expected.
     #[error("the request starts with '{{' but is not a goal in JSON ({0}); send plain text or {{\"goal\": \"…\"}}")]
     BadJson(String),
+    /// Files that cannot stand side by side.
+    #[error("the attachments cannot stand side by side: {0}")]
+    Clash(String),
     /// Too many attachments.
     #[error("the goal has {0} attachments, more than attachments_max {max}", max = limits::ATTACHMENTS_MAX)]
     TooManyAttachments(usize),
@@ -91,8 +98,16 @@ impl GoalRequest {
         if self.goal.len() > limits::GOAL_BYTES_MAX {
             return Err(GoalError::TooLong(self.goal.len()));
         }
+        let json = serde_json::Value::from(self.goal.as_str()).to_string().len();
+        if json > limits::PAYLOAD_BYTES_MAX {
+            return Err(GoalError::TooLongAsJson(json));
+        }
         if self.attachments.len() > limits::ATTACHMENTS_MAX {
             return Err(GoalError::TooManyAttachments(self.attachments.len()));
+        }
+        let faults = clashes(self.attachments.iter().map(|attachment| &attachment.path));
+        if !faults.is_empty() {
+            return Err(GoalError::Clash(faults.join("; ")));
         }
         Ok(self)
     }

@@ -25,7 +25,7 @@ pub use failure::{Failure, FailureKind, Retry};
 pub use goal::{Attachment, AttachmentBody, Goal, GoalError, GoalRequest};
 pub use id::{BadId, ContentHash, RunId, TaskId};
 pub use message::{Message, MessageType, Metadata, Party};
-pub use path::{BadPath, FilePath};
+pub use path::{BadPath, FilePath, clashes};
 pub use plan::{Plan, PlanTask};
 pub use report::{Finding, Outcome, Report, Review, TestFailure, TestReport, Verdict};
 pub use role::{Role, UnknownRole};

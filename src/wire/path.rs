@@ -69,12 +69,28 @@ fn name_fault(name: &str) -> Option<&'static str> {
     match name {
         "" => Some("it has an empty name between two slashes"),
         "." | ".." => Some("it must not hold . or .."),
-        ".git" => Some("it must not reach into .git"),
+        _ if name.eq_ignore_ascii_case(".git") => Some("it must not reach into .git"),
         _ if name.starts_with(['~', '-', ' ']) => Some("no name may begin with ~, - or a space"),
         _ if name.ends_with(['.', ' ']) => Some("no name may end with a dot or a space"),
         _ if DEVICES.contains(&stem.as_str()) || numbered("com") || numbered("lpt") => Some("it names a device"),
         _ => None,
     }
+}
+
+/// Names of a set that cannot stand side by side, one sentence each: the same name twice, one that differs from another only
+/// in case, a file that is another's folder.
+pub fn clashes<'a>(paths: impl Iterator<Item = &'a FilePath>) -> Vec<String> {
+    let names: Vec<String> = paths.map(|path| path.as_str().to_lowercase()).collect();
+    let mut faults = Vec::new();
+    for (index, name) in names.iter().enumerate() {
+        if names[..index].contains(name) {
+            faults.push(format!("{name} is there twice, perhaps in other letters"));
+        }
+        if names.iter().any(|other| other.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('/'))) {
+            faults.push(format!("{name} is a file and a folder"));
+        }
+    }
+    faults
 }
 
 impl FromStr for FilePath {
@@ -140,6 +156,7 @@ mod tests {
             "a\nb",
             ".git/hooks/pre-commit",
             "a/.git/x",
+            ".GIT/x",
             "~/.ssh/id",
             "-rf",
             "x.",

@@ -66,19 +66,22 @@ pub async fn wait_for_reply(
     enqueue.await?;
     let waiting = async {
         loop {
-            if let Some(reply) = store.results.get(to).await? {
-                return Ok(reply);
+            // A server that is away for a while is no reason to leave a caller: the wait has its own end.
+            match store.results.get(to).await {
+                Ok(Some(reply)) => return reply,
+                Ok(None) => {}
+                Err(error) => tracing::debug!("a waiting door could not read: {:#}", anyhow::Error::from(error)),
             }
             let next = tokio::time::timeout(Duration::from_secs(READ_AGAIN_S), live.next()).await;
             if let Ok(Some(message)) = next
                 && let Some((_, reply)) = store.results.read(&message.subject, &message.payload)
             {
-                return Ok(reply);
+                return reply;
             }
         }
     };
     let late = DoorWait::Late { role: to.role, waited_s: wait.as_secs() };
-    tokio::time::timeout(wait, waiting).await.unwrap_or(Err(late))
+    tokio::time::timeout(wait, waiting).await.map_err(|_| late)
 }
 
 /// The door `<root>.ask.<role>`: plain text or JSON in, the role's reply out in the same form. `limit` is how long the
@@ -197,7 +200,7 @@ pub fn error_answer(error: DoorWait) -> Answer {
         DoorWait::Late { .. } => 504,
         DoorWait::Conflict { .. } => 409,
         DoorWait::Store(StoreError::Bus(BusError::Full { .. })) => 503,
-        DoorWait::Store(StoreError::TooLarge { .. }) => 413,
+        DoorWait::Store(StoreError::TooLarge { .. } | StoreError::Bus(BusError::TooLarge { .. })) => 413,
         // A file that the caller named and did not store.
         DoorWait::Store(StoreError::Damaged { .. }) => 400,
         DoorWait::Store(_) => 500,

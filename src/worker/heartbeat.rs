@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use async_nats::Client;
+use async_nats::connection::State;
 use async_nats::jetstream::AckKind;
 use async_nats::jetstream::message::Acker;
 use tokio::task::JoinHandle;
@@ -19,9 +21,9 @@ pub(super) struct Heartbeat {
 
 impl Heartbeat {
     /// Tells the server every third of `ack_wait` that the message is being worked on.
-    pub(super) fn start(acker: Arc<Acker>, ack_wait: Duration) -> Self {
+    pub(super) fn start(client: Client, acker: Arc<Acker>, ack_wait: Duration) -> Self {
         let last = Arc::new(Mutex::new(Instant::now()));
-        let beating = tokio::spawn(beat(acker, ack_wait, last.clone()));
+        let beating = tokio::spawn(beat(client, acker, ack_wait, last.clone()));
         Self { last, ack_wait, beating }
     }
 
@@ -38,13 +40,16 @@ impl Drop for Heartbeat {
     }
 }
 
-async fn beat(acker: Arc<Acker>, ack_wait: Duration, last: Arc<Mutex<Instant>>) {
+async fn beat(client: Client, acker: Arc<Acker>, ack_wait: Duration, last: Arc<Mutex<Instant>>) {
     loop {
         tokio::time::sleep(ack_wait / BEATS).await;
         if read(&last).elapsed() >= ack_wait {
             return;
         }
+        // A client that lost its server takes the word and keeps it to itself; then the message is not known to be ours.
+        let connected = client.connection_state() == State::Connected;
         match acker.ack_with(AckKind::Progress).await {
+            Ok(()) if !connected => tracing::debug!("a heartbeat waits for the connection"),
             Ok(()) => *last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now(),
             Err(error) => tracing::debug!("a heartbeat was not sent: {error}"),
         }

@@ -24,6 +24,9 @@ pub use delivery::Delivery;
 pub use door::{DoorWait, ask_door, error_answer, reply_answer, request_key, wait_for_reply};
 pub use task::{TaskHandler, Work};
 
+/// How long handing back and the last acknowledgements may take.
+const LAST_WORDS_S_MAX: u64 = 3;
+
 /// What becomes of a message after it was handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Done {
@@ -73,9 +76,15 @@ pub async fn serve(bus: &Bus, config: &WorkerConfig, handler: Arc<dyn Handler>, 
     if tokio::time::timeout(config.grace, slots.wait()).await.is_err() {
         tracing::info!("work in hand is given back to the queue after {} s", config.grace.as_secs());
         grace_over.cancel();
-        slots.wait().await;
     }
-    if let Err(error) = bus.client.flush().await {
-        tracing::warn!("the last acknowledgements may not have left: {error}");
+    // Without a connection neither of these would end; what could not be said is found out by the server itself.
+    let last_words = async {
+        slots.wait().await;
+        bus.client.flush().await
+    };
+    match tokio::time::timeout(Duration::from_secs(LAST_WORDS_S_MAX), last_words).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!("the last acknowledgements may not have left: {error}"),
+        Err(_) => tracing::warn!("the last acknowledgements have not left within {LAST_WORDS_S_MAX} s"),
     }
 }

@@ -109,7 +109,7 @@ impl Slot {
             }
         };
         let acker = Arc::new(acker);
-        let heartbeat = Heartbeat::start(acker.clone(), ack_wait);
+        let heartbeat = Heartbeat::start(self.bus.client.clone(), acker.clone(), ack_wait);
         let done = tokio::select! {
             done = self.handler.handle(&delivery, &self.stop) => done,
             () = self.grace_over.cancelled() => Done::HandBack(Duration::ZERO),

@@ -1,5 +1,6 @@
 //! `@copilotkit/aimock`, a stand-in for the vendors' APIs that others keep in step with them, as a process of one test.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -65,7 +66,7 @@ fn installed() -> Option<PathBuf> {
     if !has("node") || !has("npm") {
         let required = std::env::var("OARLOCK_TEST_REQUIRE").unwrap_or_default();
         assert!(!required.split(',').any(|name| name.trim() == "node"), "node is required: install Node.js 20");
-        println!("not run: node (install Node.js 20)");
+        let _ = writeln!(std::io::stderr(), "not run: node (install Node.js 20)");
         return None;
     }
     let cache =

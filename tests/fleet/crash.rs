@@ -207,11 +207,24 @@ async fn a_worker_that_may_not_finish_hands_its_task_back() {
     server.assert_nothing_left().await;
 }
 
+/// A server whose store outlives it, its folder and its port.
+pub async fn lasting() -> (TestServer, PathBuf, u16) {
+    let folder = tempfile::Builder::new().prefix("oarlock-test-").tempdir().unwrap();
+    let home = folder.path().join("nats");
+    let config = EmbeddedConfig { sources: sources(), storage: Storage::Folder(home.clone()) };
+    let server = Embedded::start(&config).await.unwrap();
+    let bus = connect(server.url()).await;
+    bus.declare(&StreamSettings { ack_wait: ACK_WAIT, ..StreamSettings::default() }).await.unwrap();
+    let server = TestServer { store: Store::new(&bus), bus, server, folder };
+    let port: u16 = server.url().rsplit(':').next().unwrap().parse().unwrap();
+    (server, home, port)
+}
+
 /// A server that was killed and started again on its port, with its store.
-struct Revived(Child);
+pub struct Revived(Child);
 
 impl Revived {
-    fn start(binary: &PathBuf, config: &std::path::Path, port: u16) -> Self {
+    pub fn start(binary: &PathBuf, config: &std::path::Path, port: u16) -> Self {
         let mut command = Command::new(binary);
         command.arg("-c").arg(config).args(["-a", "127.0.0.1", "-p", &port.to_string()]);
         Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
@@ -225,20 +238,13 @@ impl Drop for Revived {
     }
 }
 
-fn kill_9(pid: u32) {
+pub fn kill_9(pid: u32) {
     assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_killed_in_the_middle_of_a_run_and_started_again_has_lost_nothing() {
-    let folder = tempfile::Builder::new().prefix("oarlock-test-").tempdir().unwrap();
-    let home = folder.path().join("nats");
-    let config = EmbeddedConfig { sources: sources(), storage: Storage::Folder(home.clone()) };
-    let server = Embedded::start(&config).await.unwrap();
-    let bus = connect(server.url()).await;
-    bus.declare(&StreamSettings { ack_wait: ACK_WAIT, ..StreamSettings::default() }).await.unwrap();
-    let server = TestServer { store: Store::new(&bus), bus, server, folder };
-    let port: u16 = server.url().rsplit(':').next().unwrap().parse().unwrap();
+    let (server, home, port) = lasting().await;
     let binary = sources().find().await.unwrap();
 
     let _orchestrator = cast(&server, &slow_story(0), &[Role::Orchestrator]).await;

@@ -97,6 +97,16 @@ fn the_image_is_built_from_what_is_there() {
         let sources = words.split_last().map(|(_, sources)| sources).unwrap_or_default();
         sources.iter().for_each(|source| assert!(file(source).exists(), "{line}"));
     }
+    let copied: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("COPY ")?.split(' ').next()).collect();
+    let manifest: toml::Table = std::fs::read_to_string(file("Cargo.toml")).unwrap().parse().unwrap();
+    for kind in ["bin", "test", "bench"] {
+        for target in manifest[kind].as_array().unwrap() {
+            let default = format!("{kind}es/{}.rs", target["name"].as_str().unwrap());
+            let path = target.get("path").map_or(default, |path| path.as_str().unwrap().to_owned());
+            let folder = path.split('/').next().unwrap();
+            assert!(copied.contains(&folder), "the image is built without {path}");
+        }
+    }
     assert!(text.contains("USER 10001"), "the image must not run as root");
     let ignored = std::fs::read_to_string(file(".dockerignore")).unwrap();
     assert!(ignored.lines().any(|line| line == "target"));

@@ -1,5 +1,6 @@
 //! A private server and role processes for one test; everything is killed when it is dropped.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -291,7 +292,7 @@ pub fn have(what: &str, there: bool, how_to_get_it: &str) -> bool {
             !required.split(',').any(|name| name.trim() == what),
             "{what} is required and is not there: {how_to_get_it}"
         );
-        println!("not run: {what} ({how_to_get_it})");
+        let _ = writeln!(std::io::stderr(), "not run: {what} ({how_to_get_it})");
     }
     there
 }

@@ -22,6 +22,7 @@ mod garbage;
 mod http_model;
 mod input;
 mod nats_cli;
+mod outage;
 mod share;
 mod smoke;
 mod state;

@@ -17,7 +17,7 @@ use crate::story::{
 /// Tasks that are asked for at once.
 const TASKS: usize = 24;
 /// The most attempts of one run that may be on their way, per role.
-const WINDOW: usize = 16;
+const WINDOW: usize = 8;
 
 fn coder(latency_ms: u64) -> String {
     script(&[json_rule(Role::Coder, latency_ms, &one_file("x = 1"))])

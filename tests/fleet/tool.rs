@@ -65,7 +65,7 @@ async fn run_prints_the_answer_alone_and_takes_goals_and_files_from_everywhere()
     for (arguments, input, goal) in [
         (&["run", "a goal in words"][..], "", "a goal in words"),
         (&["run", "-f", "goal.txt"], "", "a goal in a file"),
-        (&["run", "--file", "goal.txt", "--quiet"], "", "a goal in a file"),
+        (&["run", "--file", "goal.txt"], "", "a goal in a file"),
         (&["run", "-"], "a goal from a pipe", "a goal from a pipe"),
     ] {
         let ended = with_input(&fleet, arguments, input.as_bytes()).await;
@@ -74,6 +74,8 @@ async fn run_prints_the_answer_alone_and_takes_goals_and_files_from_everywhere()
         let run = ended.err.lines().find_map(|line| line.strip_prefix("run ")).unwrap();
         assert_eq!(fleet.view(run).await.goal, goal);
     }
+    let quiet = at(&fleet, &["run", "-f", "goal.txt", "--quiet"]).await;
+    assert_eq!((quiet.code, quiet.out.as_str(), quiet.err.as_str()), (Some(0), answer.as_str(), ""), "{quiet:?}");
     fleet.file("notes.txt", "the heron word");
     let ended = at(&fleet, &["run", "with files", "--attach", "notes.txt", "--out", "made/here"]).await;
     assert_ended(&ended, 0, "pytest passed: 1 of 1 tests ok");

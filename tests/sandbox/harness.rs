@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::future::Future;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use oarlock::sandbox::{Choice, Python, Sandbox};
@@ -54,7 +55,7 @@ pub async fn sandbox(choice: Choice) -> Option<&'static Sandbox> {
                 let required = std::env::var("OARLOCK_TEST_REQUIRE").unwrap_or_default();
                 assert!(!required.contains(&choice.to_string()), "{choice} is required here: {error}");
                 let advice = if choice == Choice::Bwrap { " (apt-get install bubblewrap)" } else { "" };
-                println!("not run: {choice}{advice}: {error}");
+                let _ = writeln!(std::io::stderr(), "not run: {choice}{advice}: {error}");
                 None
             }
         }

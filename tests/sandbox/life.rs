@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -121,7 +122,7 @@ async fn a_helper_that_is_not_ours_is_refused_with_the_reason() {
 #[tokio::test]
 async fn auto_takes_the_strongest_tier() {
     let Ok(auto) = Sandbox::probe(Choice::Auto, helper(), python().await).await else {
-        println!("not run: this machine has no tier");
+        let _ = writeln!(std::io::stderr(), "not run: this machine has no tier");
         return;
     };
     let best = if sandbox(Choice::Bwrap).await.is_some() { "bwrap" } else { "landlock" };
@@ -132,7 +133,7 @@ async fn auto_takes_the_strongest_tier() {
 #[tokio::test]
 async fn a_private_cache_is_refused_with_the_reason() {
     if !Uid::effective().is_root() {
-        println!("not run: only root lends its cache to another user");
+        let _ = writeln!(std::io::stderr(), "not run: only root lends its cache to another user");
         return;
     }
     let private = tempfile::tempdir().unwrap();
