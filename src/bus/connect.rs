@@ -1,7 +1,8 @@
 //! One connection per process, checked before anything is built on it.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use async_nats::{ConnectErrorKind, ConnectOptions, Event, jetstream};
 use tokio::sync::watch;
@@ -62,6 +63,8 @@ pub struct Bus {
     /// The root of all names.
     pub root: Root,
     connects: watch::Receiver<u64>,
+    /// When the work queue was last looked at, and whether it was over half full.
+    pub(super) half_full: Arc<Mutex<Option<(Instant, bool)>>>,
 }
 
 impl Bus {
@@ -95,7 +98,7 @@ impl Bus {
             }
         })?;
         check(&client, &server.urls)?;
-        Ok(Self { js: jetstream::new(client.clone()), client, root: root.clone(), connects })
+        Ok(Self { js: jetstream::new(client.clone()), client, root: root.clone(), connects, half_full: Arc::default() })
     }
 
     /// Changes each time that the connection is made anew; what was sent live meanwhile is missed.

@@ -1,9 +1,15 @@
 //! Who serves which role, and how much waits, as the server sees it.
 
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
 use super::{Bus, BusError};
 use crate::wire::Role;
 
 use super::streams::TASKS_BYTES_MAX;
+
+/// How long the last look at the queue's size is good for.
+const HALF_FULL_MS: u64 = 1_000;
 
 /// One role's queue and workers.
 #[derive(Clone, Debug)]
@@ -29,11 +35,18 @@ pub async fn presence(bus: &Bus, role: Role) -> Result<Option<RolePresence>, Bus
 
 impl Bus {
     /// True when the work queue holds more than half of its bytes: the rest is kept for the runs that began.
+    /// Looked at once a second: half a queue is room enough for what comes in between.
     pub async fn queue_is_half_full(&self) -> Result<bool, BusError> {
+        let known = *self.half_full.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, full)) = known.filter(|(at, _)| at.elapsed() < Duration::from_millis(HALF_FULL_MS)) {
+            return Ok(full);
+        }
         let name = self.root.tasks_stream();
         let failed = |source: super::error::Source| BusError::Declare { what: format!("stream {name}"), source };
         let stream = self.js.get_stream(&name).await.map_err(|error| failed(error.into()))?;
         let max = u64::try_from(stream.cached_info().config.max_bytes).unwrap_or(TASKS_BYTES_MAX.unsigned_abs());
-        Ok(stream.cached_info().state.bytes > max / 2)
+        let full = stream.cached_info().state.bytes > max / 2;
+        *self.half_full.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), full));
+        Ok(full)
     }
 }

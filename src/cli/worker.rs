@@ -24,6 +24,8 @@ use crate::worker::{self, Handler, TaskHandler, WorkerConfig, ask_door};
 const SERVER_WAIT_S_MAX: u64 = 60;
 /// Pause between two tries to connect or declare.
 const SERVER_DELAY_MS: u64 = 250;
+/// Processor time of one test run, over all its processes: as much as its wall time, for a suite that is busy throughout.
+const TEST_CPU_S: u64 = 60;
 /// How long callers at the doors may be waited for at the end.
 const DOOR_GRACE_S: u64 = 1;
 
@@ -178,7 +180,7 @@ fn tester(config: &Config) -> Arc<Tester> {
     let candidates = config.python_candidates();
     let (cache, choice) = (config.cache.clone(), config.sandbox);
     let prepare: Prepare = Box::new(move || prepare(candidates.clone(), cache.clone(), choice).boxed());
-    let tester = Arc::new(Tester::new(prepare, Limits::default()));
+    let tester = Arc::new(Tester::new(prepare, Limits { cpu_s: TEST_CPU_S, ..Limits::default() }));
     let warming = tester.clone();
     tokio::spawn(async move {
         match warming.sandbox().await {

@@ -110,7 +110,8 @@ impl Refused {
 
 /// Stores the goal and puts the run on the queue. The same key again is the same run, wherever it stands.
 async fn accept(of: &Orchestrator, asked: &Asked) -> Result<RunStatus, Refused> {
-    if of.bus.queue_is_half_full().await? {
+    let known = of.store.runs.record(&asked.run).await?.is_some();
+    if !known && of.bus.queue_is_half_full().await? {
         let source = "it is over half of its bytes; the rest is kept for the runs that began".into();
         return Err(
             BusError::Full { stream: of.bus.root.tasks_stream(), subject: of.bus.root.run_door(), source }.into()

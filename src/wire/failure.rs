@@ -21,9 +21,9 @@ pub struct Failure {
 pub enum Retry {
     /// The same input will fail again.
     Never,
-    /// A new attempt, with this failure as evidence, after so many milliseconds.
+    /// A new attempt, with this failure as evidence. This version begins it at once.
     After {
-        /// Milliseconds to wait.
+        /// Milliseconds that should pass first.
         ms: u64,
     },
 }
