@@ -167,9 +167,30 @@ fn read_file(named: Option<&Path>) -> anyhow::Result<(File, Option<PathBuf>)> {
         return Err(refused(format!("it has {bytes} bytes, more than file_bytes_max {FILE_BYTES_MAX}")));
     }
     let text = std::fs::read_to_string(&path).map_err(|error| refused(error.to_string()))?;
-    let file = toml::from_str(&text).map_err(|error| refused(error.to_string()))?;
+    let file: File = toml::from_str(&text).map_err(|error| refused(error.to_string()))?;
+    if path == Path::new(PROJECT_FILE)
+        && let Some(key) = untrusted(&file)
+    {
+        let why = "a file that merely lies here may not say who runs code or gets your key";
+        return Err(refused(format!("{key} is not taken from it: {why}; name it with --config if you trust it")));
+    }
     let absolute = std::path::absolute(&path).context("find the configuration file")?;
     Ok((file, Some(absolute)))
+}
+
+/// The setting of a project's file that could turn a stranger's folder against whoever runs the tool in it.
+fn untrusted(file: &File) -> Option<&'static str> {
+    let elsewhere = |text: &String| {
+        let host = reqwest::Url::parse(text).ok().and_then(|url| url.host_str().map(str::to_owned));
+        !host.is_some_and(|host| ["127.0.0.1", "localhost", "[::1]"].contains(&host.as_str()))
+    };
+    let off = |choice: &String| choice == "off";
+    match () {
+        () if file.python.is_some() => Some("python"),
+        () if file.sandbox.as_ref().is_some_and(off) => Some("sandbox = \"off\""),
+        () if file.base_url.as_ref().is_some_and(elsewhere) => Some("base_url of another machine"),
+        () => None,
+    }
 }
 
 fn credentials() -> Credentials {

@@ -159,6 +159,7 @@ async fn every_end_has_its_code_and_says_what_to_do() {
     server.file("latin1.txt", "");
     std::fs::write(server.folder.path().join("latin1.txt"), b"caf\xe9").unwrap();
     server.file("long.txt", &"x".repeat(256 * 1024 + 1));
+    server.file("off.toml", "sandbox = \"off\"\n");
     server.file("script.json", "{\"version\":1,\n\"rulez\":[]}");
     std::fs::write(server.folder.path().join("large.bin"), vec![0; 1_048_577]).unwrap();
     for (arguments, code, says) in [
@@ -184,6 +185,7 @@ async fn every_end_has_its_code_and_says_what_to_do() {
         (&["worker", "coder", "--script", "nowhere.json"], 2, "nowhere.json"),
         (&["worker", "coder", "--model", "m"], 2, "names no provider"),
         (&["ps", "--config", "nowhere.toml"], 2, "nowhere.toml"),
+        (&["ps", "--config", "off.toml"], 0, ""),
     ] {
         assert_ended(&at(&server, arguments).await, code, says);
     }
@@ -191,6 +193,15 @@ async fn every_end_has_its_code_and_says_what_to_do() {
         let named = [arguments, &["--server", "nats://127.0.0.1:9"]].concat();
         assert_ended(&alone(&server, &named).await, 8, "failed to reach NATS at nats://127.0.0.1:9");
     }
+    for (line, says) in [
+        ("sandbox = \"off\"", "sandbox = \"off\" is not taken"),
+        ("python = \"./python\"", "python is not taken"),
+        ("base_url = \"http://localhost.example/v1\"", "base_url of another machine"),
+    ] {
+        server.file("oarlock.toml", &format!("{line}\n"));
+        assert_ended(&at(&server, &["ps"]).await, 2, says);
+    }
+    std::fs::remove_file(server.folder.path().join("oarlock.toml")).unwrap();
     let default_is_free = std::net::TcpStream::connect("127.0.0.1:4222").is_err();
     if have("no-default-nats", default_is_free, "something listens on 4222; stop it") && no_local_model() {
         let none = alone(&server, &["run", "x"]).await;
