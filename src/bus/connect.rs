@@ -24,8 +24,6 @@ pub struct Server {
     pub urls: String,
     /// How to log in.
     pub credentials: Credentials,
-    /// Private inbox prefix, where permissions demand one.
-    pub inbox_prefix: Option<String>,
 }
 
 /// How to log in; all empty for a server without authorization.
@@ -128,9 +126,6 @@ fn options(server: &Server) -> Result<ConnectOptions, BusError> {
     }
     if let Some((certificate, key)) = certificate {
         options = options.add_client_certificate(certificate.clone(), key.clone()).require_tls(true);
-    }
-    if let Some(prefix) = &server.inbox_prefix {
-        options = options.custom_inbox_prefix(prefix);
     }
     Ok(options)
 }

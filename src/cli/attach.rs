@@ -25,11 +25,10 @@ const PING_MS_MAX: u64 = 500;
 
 /// The server that is named, or the one at the default address.
 pub(super) fn server_or_default(config: &Config) -> Server {
-    config.server.clone().unwrap_or_else(|| Server {
-        urls: DEFAULT_SERVER.into(),
-        credentials: config.credentials.clone(),
-        inbox_prefix: None,
-    })
+    config
+        .server
+        .clone()
+        .unwrap_or_else(|| Server { urls: DEFAULT_SERVER.into(), credentials: config.credentials.clone() })
 }
 
 /// The folder of the project's own server.

@@ -92,7 +92,7 @@ impl Config {
         let cache = cache_folder();
         let runs = run_settings(&file, &roles)?;
         Ok(Self {
-            server: urls.map(|urls| Server { urls, credentials: credentials.clone(), inbox_prefix: None }),
+            server: urls.map(|urls| Server { urls, credentials: credentials.clone() }),
             credentials,
             root: root.map_or_else(|| Ok(Root::default()), |root| root.parse()).map_err(usage)?,
             runs,

@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use super::facts::Facts;
 use super::next::{Attempts, Job, checks_of};
-use crate::wire::subject::TaskSubject;
 use crate::wire::{
-    Artifact, Content, ContentHash, ContextItem, FilePath, Message, MessageType, Metadata, Party, Plan, Reply, Report,
-    Role, Root, RunId, Task, TaskId, WIRE_VERSION, limits,
+    Artifact, Content, ContentHash, ContextItem, FilePath, Message, MessageType, Metadata, Party, Plan, Reply, Role,
+    Root, RunId, Task, TaskId, WIRE_VERSION, limits,
 };
 
 /// Bytes of a goal that travels inside a task.
@@ -54,14 +53,13 @@ impl Dispatch<'_> {
     /// The request as the history keeps it.
     pub(super) fn message(&self, task: &Task) -> Message {
         let bytes = task.description.len() as u64;
-        let to = TaskSubject { role: task.role, run: task.run.clone(), task: task.id.clone(), attempt: task.attempt };
         let metadata = Metadata {
             run: task.run.clone(),
             task: task.id.clone(),
             attempt: task.attempt,
             input: Some(input_hash(task)),
             bytes,
-            reference: Some(self.root.task(&to)),
+            reference: Some(self.root.task(&task.subject())),
         };
         let from = Party::Role(Role::Orchestrator);
         Message::new(from, Party::Role(task.role), MessageType::Request, task.description.clone(), metadata)
@@ -93,9 +91,7 @@ impl Dispatch<'_> {
             *room -= bytes;
             Content::inline(text)
         } else {
-            let (run, task) = (reply.run.clone(), reply.task.clone());
-            let to = TaskSubject { role: reply.role, run, task, attempt: reply.attempt };
-            Content::Result { subject: self.root.result(&to) }
+            Content::Result { subject: self.root.result(&reply.subject()) }
         };
         ContextItem { task: reply.task.clone(), role: reply.role, attempt: reply.attempt, content }
     }
@@ -115,7 +111,7 @@ impl Dispatch<'_> {
     /// Why the attempt before was not good enough: its own failure, and the checks that found faults in it.
     fn evidence(&self, job: &Job) -> Vec<&Reply> {
         let own = self.facts.before(&job.task, job.attempt).filter(|reply| reply.failure().is_some());
-        let rejected = |reply: &&Reply| reply.report().and_then(Report::passed) == Some(false);
+        let rejected = |reply: &&Reply| reply.passed() == Some(false);
         let checks = match &self.facts.plan {
             Some(plan) => checks_of(plan, std::slice::from_ref(&job.task)),
             None => Vec::new(),

@@ -12,7 +12,7 @@ use crate::bus::{Answer, BusError, Door, DoorRequest, Outgoing};
 use crate::store::{Accepted, FileSet, Recorded, StoreError};
 use crate::wire::subject::{HEADER_RUN, HEADER_STATUS, TaskSubject};
 use crate::wire::{Artifact, AttachmentBody, Goal, GoalRequest, Role, RunId, RunStatus, TaskId};
-use crate::worker::{DoorWait, error_answer, reply_answer, request_key, wait_for_reply};
+use crate::worker::{DoorWait, error_answer, is_json, reply_answer, request_key, wait_for_reply};
 
 /// Runs that one `list` shows.
 const LIST_MAX: usize = 100;
@@ -51,7 +51,7 @@ async fn run(of: &Orchestrator, request: &DoorRequest, wait: Duration) -> Answer
     };
     let result = TaskSubject::of_run(&asked.run, 1);
     let enqueue = async { accept(of, &asked).await.map(drop).map_err(Refused::into_wait) };
-    let json = request.payload.trim_ascii_start().starts_with(b"{");
+    let json = is_json(&request.payload);
     match wait_for_reply(&of.bus, &of.store, &result, enqueue, wait).await {
         Ok(reply) => reply_answer(&reply, json),
         Err(error) => error_answer(error).header(HEADER_RUN, asked.run.as_str()),
@@ -66,7 +66,7 @@ async fn submit(of: &Orchestrator, request: &DoorRequest) -> Answer {
     match accept(of, &asked).await {
         Ok(status) => {
             let run = asked.run.as_str();
-            let json = request.payload.trim_ascii_start().starts_with(b"{");
+            let json = is_json(&request.payload);
             let body = if json { json!({ "run": run, "status": status.name() }).to_string() } else { run.to_owned() };
             Answer::ok(body).header(HEADER_RUN, run).header(HEADER_STATUS, status.name())
         }

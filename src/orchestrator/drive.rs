@@ -19,9 +19,9 @@ use super::loops::LoopDetector;
 use super::next::{Attempts, Job, Step, attempts, next};
 use crate::bus::{BusError, Outgoing};
 use crate::store::{HistoryEntry, StoreError, Stored};
-use crate::wire::subject::{HEADER_FIRST, TaskSubject};
+use crate::wire::subject::HEADER_FIRST;
 use crate::wire::{
-    Event, EventKind, Failure, FailureKind, Goal, Message, Outcome, Plan, Reply, Report, Role, Task, TaskId, limits,
+    Event, EventKind, Failure, FailureKind, Goal, Message, Outcome, Plan, Reply, Role, Task, TaskId, limits,
 };
 use crate::worker::Done;
 
@@ -208,7 +208,7 @@ impl<'a> Drive<'a> {
         let mut outgoing = Vec::with_capacity(2 * tasks.len());
         for (_, task, message, known) in &tasks {
             outgoing.push(self.of.store.runs.history_message(message));
-            let subject = self.of.bus.root.task(&subject_of(task));
+            let subject = self.of.bus.root.task(&task.subject());
             let queued = Outgoing::new(stream.clone(), subject, serde_json::to_vec(task).unwrap_or_default());
             let first = self.lease.fresh && !known;
             outgoing.push(if first { queued.header(HEADER_FIRST, "1") } else { queued });
@@ -373,12 +373,8 @@ fn forsaken(lost: &Lost) -> Done {
     if lost.superseded { Done::Ack } else { Done::Forget }
 }
 
-fn subject_of(task: &Task) -> TaskSubject {
-    TaskSubject { role: task.role, run: task.run.clone(), task: task.id.clone(), attempt: task.attempt }
-}
-
 fn result_event(reply: &Reply) -> Event {
-    let kind = match (&reply.outcome, reply.report().and_then(Report::passed)) {
+    let kind = match (&reply.outcome, reply.passed()) {
         (Outcome::Completed { .. }, Some(false)) => EventKind::Rejected,
         (Outcome::Completed { .. }, _) => EventKind::Completed,
         _ => EventKind::Failed,

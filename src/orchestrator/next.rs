@@ -201,7 +201,7 @@ fn reworked(situation: &Situation<'_>, task: &PlanTask) -> Result<Option<u32>, F
 }
 
 fn rejects(reply: &Reply) -> bool {
-    reply.report().and_then(Report::passed) == Some(false)
+    reply.passed() == Some(false)
 }
 
 /// The tasks that a check speaks about, and that a new attempt can mend: the coder tasks it depends on, or else those behind

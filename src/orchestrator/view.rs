@@ -4,7 +4,7 @@ use super::facts::Facts;
 use super::next::{Attempts, attempts};
 use crate::store::{Store, StoreError};
 use crate::wire::subject::TaskSubject;
-use crate::wire::{Outcome, Reply, Report, Role, RunId, RunView, TaskId, TaskStatus, TaskView, Usage, WIRE_VERSION};
+use crate::wire::{Outcome, Reply, Role, RunId, RunView, TaskId, TaskStatus, TaskView, Usage, WIRE_VERSION};
 
 /// Everything about a run; `None` when it is not kept. `rework_max` is the orchestrators' setting.
 ///
@@ -74,6 +74,6 @@ fn task(facts: &Facts, id: &TaskId, role: Role, description: &str, needs: &[Task
         dependencies: needs.to_vec(),
         attempt,
         result: reply.map(|reply| reply.text().to_owned()),
-        passed: reply.and_then(Reply::report).and_then(Report::passed),
+        passed: reply.and_then(Reply::passed),
     }
 }

@@ -9,7 +9,7 @@ mod runs;
 mod state;
 
 use crate::bus::{Bus, BusError};
-use crate::wire::{FilePath, Root};
+use crate::wire::FilePath;
 
 pub use artifacts::{Artifacts, FileSet};
 pub use results::{Results, Stored};
@@ -88,11 +88,6 @@ impl Store {
             artifacts: Artifacts::new(bus),
             state: SharedState::new(bus),
         }
-    }
-
-    /// The root of all names.
-    pub fn root(&self) -> &Root {
-        self.results.root()
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{StoreError, read};
 use crate::bus::{Bus, BusError, Kept, Outgoing};
 use crate::wire::subject::TaskSubject;
-use crate::wire::{Failure, FailureKind, Outcome, Reply, Root, RunId};
+use crate::wire::{Failure, FailureKind, Outcome, Reply, RunId};
 
 /// The stream of replies.
 #[derive(Clone)]
@@ -24,10 +24,6 @@ pub enum Stored {
 impl Results {
     pub(super) fn new(bus: &Bus) -> Self {
         Self { bus: bus.clone(), stream: bus.root.results_stream() }
-    }
-
-    pub(super) fn root(&self) -> &Root {
-        &self.bus.root
     }
 
     /// The reply to one attempt of a task.
@@ -62,8 +58,7 @@ impl Results {
     /// # Errors
     /// When the server gave no verdict for longer than a publish may take.
     pub async fn publish(&self, reply: &Reply) -> Result<Stored, StoreError> {
-        let (task, run) = (reply.task.clone(), reply.run.clone());
-        let to = TaskSubject { role: reply.role, run, task, attempt: reply.attempt };
+        let to = reply.subject();
         let subject = self.bus.root.result(&to);
         let message = Outgoing::new(self.stream.clone(), subject.clone(), reply.to_payload()).expecting(0);
         match self.bus.store(message).await {

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{StoreError, json, read};
 use crate::bus::{Bucket, Bus, BusError, Entry, Outgoing};
-use crate::wire::{Goal, Message, Plan, RunId, RunRecord, RunSummary, TaskId};
+use crate::wire::{Goal, Message, Plan, RunId, RunRecord, RunSummary};
 
 /// Runs and their history.
 #[derive(Clone)]
@@ -136,12 +136,6 @@ impl Runs {
     pub async fn history(&self, run: &RunId) -> Result<Vec<HistoryEntry>, StoreError> {
         let entries = self.history.scan(run.as_str()).await?;
         entries.iter().map(history_entry).collect()
-    }
-
-    /// One request of a run.
-    pub async fn request(&self, run: &RunId, task: &TaskId, attempt: u32) -> Result<Option<HistoryEntry>, StoreError> {
-        let entry = self.history.get(&format!("{run}.{task}.{attempt}")).await?;
-        entry.as_ref().map(history_entry).transpose()
     }
 
     async fn get<T: serde::de::DeserializeOwned>(

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::subject::TaskSubject;
 use super::{ContentHash, Failure, FilePath, Outcome, Report, Role, RunId, TaskId, Usage, WIRE_VERSION, limits};
 
 /// One unit of work for one role: everything its worker needs, inline or by reference.
@@ -112,6 +113,11 @@ pub struct Reply {
 }
 
 impl Task {
+    /// Its identity, as it stands in subjects.
+    pub fn subject(&self) -> TaskSubject {
+        TaskSubject { role: self.role, run: self.run.clone(), task: self.id.clone(), attempt: self.attempt }
+    }
+
     /// A reply to this task.
     pub fn reply(&self, outcome: Outcome) -> Reply {
         Reply::new(self.role, self.run.clone(), self.id.clone(), self.attempt, outcome)
@@ -164,6 +170,16 @@ impl Reply {
     /// A reply of this build's version, without usage and worker.
     pub fn new(role: Role, run: RunId, task: TaskId, attempt: u32, outcome: Outcome) -> Self {
         Self { v: WIRE_VERSION, run, task, attempt, role, outcome, usage: Usage::default(), worker: String::new() }
+    }
+
+    /// The identity of the task that it answers, as it stands in subjects.
+    pub fn subject(&self) -> TaskSubject {
+        TaskSubject { role: self.role, run: self.run.clone(), task: self.task.clone(), attempt: self.attempt }
+    }
+
+    /// The verdict, when it is the reply of a check.
+    pub fn passed(&self) -> Option<bool> {
+        self.report().and_then(Report::passed)
     }
 
     /// The text of the reply: the content of a completed one, the failure's message otherwise.

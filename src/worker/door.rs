@@ -110,7 +110,7 @@ async fn answer(bus: &Bus, store: &Store, role: Role, limit: Duration, request: 
         Err(why) => return Answer::error(400, &why),
     };
     let task = task_of(role, run, ask, limit);
-    let to = TaskSubject { role, run: task.run.clone(), task: task.id.clone(), attempt: task.attempt };
+    let to = task.subject();
     let enqueue = async {
         if bus.queue_is_half_full().await? {
             let source = "it is over half of its bytes".into();
@@ -168,7 +168,8 @@ pub fn request_key(request: &DoorRequest) -> Result<Option<String>, String> {
     }
 }
 
-fn is_json(payload: &Bytes) -> bool {
+/// True when a caller speaks JSON, and is to be answered in it.
+pub fn is_json(payload: &Bytes) -> bool {
     payload.trim_ascii_start().starts_with(b"{")
 }
 

@@ -21,7 +21,7 @@ use crate::bus::Bus;
 use crate::wire::Role;
 
 pub use delivery::Delivery;
-pub use door::{DoorWait, ask_door, error_answer, reply_answer, request_key, wait_for_reply};
+pub use door::{DoorWait, ask_door, error_answer, is_json, reply_answer, request_key, wait_for_reply};
 pub use task::{TaskHandler, Work};
 
 /// How long handing back and the last acknowledgements may take.

@@ -87,7 +87,7 @@ impl TaskHandler {
     }
 
     async fn decided_elsewhere(&self, task: &Task) {
-        let to = subject_of(task);
+        let to = task.subject();
         loop {
             tokio::time::sleep(Duration::from_secs(DECIDED_S)).await;
             match self.store.results.get(&to).await {
@@ -153,14 +153,10 @@ fn read(delivery: &Delivery) -> Result<Task, Failure> {
     if task.v != wire::WIRE_VERSION {
         return Err(malformed(format!("its version is {}", task.v)));
     }
-    if subject_of(&task) != delivery.to {
+    if task.subject() != delivery.to {
         return Err(malformed("it names another run, task, attempt or role than its subject".into()));
     }
     Ok(task)
-}
-
-fn subject_of(task: &Task) -> wire::subject::TaskSubject {
-    wire::subject::TaskSubject { role: task.role, run: task.run.clone(), task: task.id.clone(), attempt: task.attempt }
 }
 
 fn failed(delivery: &Delivery, failure: Failure) -> Reply {
