@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::{Bus, BusError, Kept, Outgoing};
+use super::{Bus, BusError, Kept, Outgoing, Point};
 
 /// One bucket. Cheap to clone.
 #[derive(Clone)]
@@ -55,16 +55,22 @@ impl Bucket {
     }
 
     /// A message that puts `value` on `key` when its revision is `revision`; 0 means that it was never there.
-    pub fn update_message(&self, key: &str, value: impl Into<Bytes>, revision: u64) -> Outgoing {
-        Outgoing::new(self.stream.clone(), self.subject(key), value).expecting(revision)
+    pub fn update_message(&self, point: Point, key: &str, value: impl Into<Bytes>, revision: u64) -> Outgoing {
+        Outgoing::new(point, self.stream.clone(), self.subject(key), value).expecting(revision)
     }
 
     /// Puts `value` on `key` when its revision is `revision`, and returns the new one.
     ///
     /// # Errors
     /// [`BusError::Taken`] when the key has another revision.
-    pub async fn update(&self, key: &str, value: impl Into<Bytes>, revision: u64) -> Result<u64, BusError> {
-        self.bus.store(self.update_message(key, value, revision)).await
+    pub async fn update(
+        &self,
+        point: Point,
+        key: &str,
+        value: impl Into<Bytes>,
+        revision: u64,
+    ) -> Result<u64, BusError> {
+        self.bus.store(self.update_message(point, key, value, revision)).await
     }
 
     /// All keys that begin with `prefix` and a dot, in the order of their revisions.

@@ -63,6 +63,8 @@ pub struct Bus {
     connects: watch::Receiver<u64>,
     /// When the work queue was last looked at, and whether it was over half full.
     pub(super) half_full: Arc<Mutex<Option<(Instant, bool)>>>,
+    /// When the server's clock was last looked at, and what it said.
+    pub(super) clock: Arc<Mutex<Option<(Instant, i64)>>>,
 }
 
 impl Bus {
@@ -96,7 +98,8 @@ impl Bus {
             }
         })?;
         check(&client, &server.urls)?;
-        Ok(Self { js: jetstream::new(client.clone()), client, root: root.clone(), connects, half_full: Arc::default() })
+        let js = jetstream::new(client.clone());
+        Ok(Self { client, js, root: root.clone(), connects, half_full: Arc::default(), clock: Arc::default() })
     }
 
     /// Changes each time that the connection is made anew; what was sent live meanwhile is missed.

@@ -5,10 +5,14 @@
 //! message or says that somebody else was first, one paged read by subject, and doors that always answer.
 
 mod bucket;
+mod clock;
 mod connect;
 mod embedded;
 mod error;
+pub mod failpoint;
 mod fetch;
+mod later;
+mod migrate;
 mod presence;
 mod publish;
 mod read;
@@ -19,9 +23,11 @@ pub use bucket::{Bucket, Entry};
 pub use connect::{Bus, Credentials, Server};
 pub use embedded::{Embedded, EmbeddedConfig, Storage};
 pub use error::BusError;
+pub use failpoint::Point;
 pub use fetch::{FetchError, ServerSources};
+pub use migrate::Change;
 pub use presence::{RolePresence, presence};
 pub use publish::Outgoing;
 pub use read::Kept;
 pub use service::{Answer, Door, DoorRequest, Doors, open_doors};
-pub use streams::StreamSettings;
+pub use streams::{Queue, StreamSettings};

@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use super::{Bus, BusError};
+use super::{Bus, BusError, Queue};
 use crate::wire::Role;
 
 use super::streams::TASKS_BYTES_MAX;
@@ -26,7 +26,7 @@ pub struct RolePresence {
 
 /// The presence of a role; `None` while its consumer is not declared.
 pub async fn presence(bus: &Bus, role: Role) -> Result<Option<RolePresence>, BusError> {
-    let Some(consumer) = bus.consumer(role).await? else {
+    let Some(consumer) = bus.consumer(Queue::Role(role)).await? else {
         return Ok(None);
     };
     let info = consumer.cached_info();

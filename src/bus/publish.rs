@@ -11,6 +11,7 @@ use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErro
 use async_nats::jetstream::{self, ErrorCode, message::PublishMessage};
 use bytes::Bytes;
 
+use super::failpoint::{Point, Side, hit};
 use super::{Bus, BusError};
 use crate::wire::Event;
 
@@ -24,6 +25,7 @@ const STORE_FAILED: u64 = 10077;
 /// A message for a stream.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
+    point: Point,
     stream: String,
     subject: String,
     payload: Bytes,
@@ -33,10 +35,10 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// `payload` for `subject`, which lies in `stream`.
-    pub fn new(stream: String, subject: String, payload: impl Into<Bytes>) -> Self {
+    /// `payload` for `subject`, which lies in `stream`; `point` is the step that storing it is.
+    pub fn new(point: Point, stream: String, subject: String, payload: impl Into<Bytes>) -> Self {
         let id = format!("{:032x}", rand::random::<u128>());
-        Self { stream, subject, payload: payload.into(), headers: HeaderMap::new(), expected: None, id }
+        Self { point, stream, subject, payload: payload.into(), headers: HeaderMap::new(), expected: None, id }
     }
 
     /// Only when the last message on the subject has this sequence; 0 means that there is none.
@@ -67,7 +69,7 @@ impl Bus {
     /// [`BusError::Taken`] when the subject is; [`BusError::Full`]; [`BusError::Publish`] after
     /// [`PUBLISH_WAIT_S_MAX`] seconds without a verdict.
     pub async fn store(&self, message: Outgoing) -> Result<u64, BusError> {
-        let ack = self.js.send_publish(message.subject.clone(), message.message()).await;
+        let ack = self.send(&message).await;
         self.settle(&message, ack).await
     }
 
@@ -76,7 +78,7 @@ impl Bus {
     pub async fn store_all(&self, messages: Vec<Outgoing>) -> Vec<Result<u64, BusError>> {
         let mut sent = Vec::with_capacity(messages.len());
         for message in messages {
-            let ack = self.js.send_publish(message.subject.clone(), message.message()).await;
+            let ack = self.send(&message).await;
             sent.push((message, ack));
         }
         let mut results = Vec::with_capacity(sent.len());
@@ -94,8 +96,19 @@ impl Bus {
         }
     }
 
+    async fn send(&self, message: &Outgoing) -> Result<PublishAckFuture, PublishError> {
+        hit(message.point, Side::Before);
+        self.js.send_publish(message.subject.clone(), message.message()).await
+    }
+
+    async fn settle(&self, message: &Outgoing, sent: Result<PublishAckFuture, PublishError>) -> Result<u64, BusError> {
+        let verdict = self.insist(message, sent).await;
+        hit(message.point, Side::After);
+        verdict
+    }
+
     /// Awaits the acknowledgement, and publishes again until there is a verdict.
-    async fn settle(
+    async fn insist(
         &self,
         message: &Outgoing,
         mut sent: Result<PublishAckFuture, PublishError>,

@@ -12,6 +12,8 @@ use super::{Bus, BusError};
 
 /// Messages of one page of a scan; a server refuses pages over 1,024.
 const SCAN_PAGE: usize = 512;
+/// Bytes of one page, about: the server ends it after the message that goes over.
+const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Messages that one scan may return.
 const SCAN_MESSAGES_MAX: usize = 100_000;
 /// How long one page may take.
@@ -34,6 +36,12 @@ pub struct Kept {
     pub id: Option<String>,
     /// True for the mark that a deleted key leaves in a bucket.
     pub deleted: bool,
+}
+
+/// Some messages, and whether there are more after them.
+struct Page {
+    kept: Vec<Kept>,
+    more: bool,
 }
 
 impl From<StreamMessage> for Kept {
@@ -78,42 +86,63 @@ impl Bus {
         let mut found = Vec::new();
         let mut from = 1;
         loop {
-            let page = self.page(stream, filter, from).await?;
-            let Some(last) = page.last() else { return Ok(found) };
-            from = last.sequence + 1;
-            let full = page.len() == SCAN_PAGE;
-            found.extend(page);
+            let Page { kept, more } = self.page(stream, filter, from).await?;
+            from = kept.last().map_or(from, |last| last.sequence + 1);
+            found.extend(kept);
             if found.len() > SCAN_MESSAGES_MAX {
                 let (stream, subject) = (stream.to_owned(), filter.to_owned());
                 return Err(BusError::TooMany { stream, subject, max: SCAN_MESSAGES_MAX });
             }
-            if !full {
+            if !more {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// The subjects of the messages that fit `filter` and were stored before `before`, in nanoseconds since 1970: read from
+    /// the oldest on, so that a stream of young messages costs one page; at most about [`SCAN_MESSAGES_MAX`].
+    pub async fn subjects_before(&self, stream: &str, filter: &str, before: i64) -> Result<Vec<String>, BusError> {
+        let mut found = Vec::new();
+        let mut from = 1;
+        loop {
+            let Page { kept, more } = self.page(stream, filter, from).await?;
+            from = kept.last().map_or(from, |last| last.sequence + 1);
+            let young = kept.iter().any(|kept| kept.at >= before);
+            found.extend(kept.into_iter().take_while(|kept| kept.at < before).map(|kept| kept.subject));
+            if young || !more || found.len() > SCAN_MESSAGES_MAX {
                 return Ok(found);
             }
         }
     }
 
     /// One page: a batched direct get, answered by several messages and a status that ends them.
-    async fn page(&self, stream: &str, filter: &str, from: u64) -> Result<Vec<Kept>, BusError> {
+    async fn page(&self, stream: &str, filter: &str, from: u64) -> Result<Page, BusError> {
         let failed = |source: super::error::Source| unread(stream, filter, source);
         let inbox = self.client.new_inbox();
         let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|error| failed(error.into()))?;
-        let request = serde_json::json!({ "seq": from, "next_by_subj": filter, "batch": SCAN_PAGE }).to_string();
+        let request = serde_json::json!({
+            "seq": from, "next_by_subj": filter, "batch": SCAN_PAGE, "max_bytes": PAGE_BYTES_MAX
+        });
         let subject = format!("$JS.API.DIRECT.GET.{stream}");
-        let sent = self.client.publish_with_reply(subject, inbox, request.into()).await;
+        let sent = self.client.publish_with_reply(subject, inbox, request.to_string().into()).await;
         sent.map_err(|error| failed(error.into()))?;
-        let mut page = Vec::new();
+        let mut kept = Vec::new();
         loop {
             let next = tokio::time::timeout(Duration::from_secs(PAGE_WAIT_S_MAX), answers.next()).await;
             let message =
                 next.map_err(|error| failed(error.into()))?.ok_or_else(|| failed("connection closed".into()))?;
             match message.status {
-                Some(StatusCode::NOT_FOUND) => return Ok(page),
-                Some(status) if status.as_u16() == END_OF_BATCH => return Ok(page),
+                Some(StatusCode::NOT_FOUND) => return Ok(Page { kept, more: false }),
+                Some(status) if status.as_u16() == END_OF_BATCH => {
+                    let headers = message.headers.as_ref();
+                    let pending = headers.and_then(|headers| headers.get("Nats-Num-Pending"));
+                    let more = pending.is_some_and(|pending| pending.as_str() != "0") && !kept.is_empty();
+                    return Ok(Page { kept, more });
+                }
                 Some(status) => {
                     return Err(failed(format!("{status} {}", message.description.unwrap_or_default()).into()));
                 }
-                None => page.push(StreamMessage::try_from(message).map_err(|error| failed(error.into()))?.into()),
+                None => kept.push(StreamMessage::try_from(message).map_err(|error| failed(error.into()))?.into()),
             }
         }
     }

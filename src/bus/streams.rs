@@ -10,7 +10,7 @@ use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType};
 
 use super::{Bus, BusError, error::Source};
-use crate::wire::Role;
+use crate::wire::{Role, Root};
 
 /// Bytes of the work queue; doors refuse above half of it.
 pub(super) const TASKS_BYTES_MAX: i64 = 512 * 1024 * 1024;
@@ -22,6 +22,56 @@ const EVENTS_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 const ACK_PENDING_MAX: i64 = 10_000;
 /// Bytes of one stored message, headers included.
 const MESSAGE_BYTES_MAX: i32 = 1024 * 1024;
+
+/// Bytes of the dead letters; the oldest go first.
+const DEAD_BYTES_MAX: i64 = 64 * 1024 * 1024;
+/// Name of the consumer of what the schedule gives back.
+const DUE: &str = "due";
+
+/// A queue that workers pull from: a stream's consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queue {
+    /// The tasks of a role.
+    Role(Role),
+    /// What the schedule gave back because its time has come.
+    Due,
+}
+
+impl Queue {
+    /// All queues of a fleet.
+    pub fn all() -> impl Iterator<Item = Queue> {
+        Role::ALL.into_iter().map(Queue::Role).chain([Queue::Due])
+    }
+
+    /// The consumer's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Queue::Role(role) => role.name(),
+            Queue::Due => DUE,
+        }
+    }
+
+    /// The stream that it stands on.
+    pub fn stream(self, root: &Root) -> String {
+        match self {
+            Queue::Role(_) => root.tasks_stream(),
+            Queue::Due => root.later_stream(),
+        }
+    }
+
+    fn filter(self, root: &Root) -> String {
+        match self {
+            Queue::Role(role) => root.tasks_of(role),
+            Queue::Due => root.all_due(),
+        }
+    }
+}
+
+impl std::fmt::Display for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
 
 /// What an operator may choose about the streams.
 #[derive(Clone, Debug)]
@@ -44,37 +94,46 @@ impl Bus {
     /// # Errors
     /// [`BusError::Declare`] that names the first one that could not be had.
     pub async fn declare(&self, settings: &StreamSettings) -> Result<(), BusError> {
-        for config in self.configs() {
+        for config in self.configs(settings) {
             let what = format!("stream {}", config.name);
-            let config = Config { num_replicas: settings.replicas, ..config };
             let made = self.js.get_or_create_stream(config).await;
             made.map_err(|source| BusError::Declare { what, source: source.into() })?;
         }
-        for role in Role::ALL {
-            self.declare_consumer(role, settings).await?;
+        for queue in Queue::all() {
+            let declared = |source: Source| self.undeclared(queue, source);
+            let stream = self.js.get_stream_no_info(queue.stream(&self.root)).await.map_err(|e| declared(e.into()))?;
+            let config = self.consumer_config(queue, settings);
+            // Creating over an existing consumer would overwrite its settings, so look first.
+            stream.get_or_create_consumer(queue.name(), config).await.map(drop).map_err(|e| declared(e.into()))?;
         }
         Ok(())
     }
 
-    /// The consumer of a role, or `None` while nobody has declared it.
-    pub async fn consumer(&self, role: Role) -> Result<Option<PullConsumer>, BusError> {
+    /// The consumer of a queue, or `None` while nobody has declared it.
+    pub async fn consumer(&self, queue: Queue) -> Result<Option<PullConsumer>, BusError> {
         use async_nats::jetstream::context::ConsumerInfoErrorKind::{NotFound, StreamNotFound};
-        let what = || format!("consumer {role} of {}", self.root.tasks_stream());
-        let declared = |source: Source| BusError::Declare { what: what(), source };
-        let stream = self.js.get_stream_no_info(self.root.tasks_stream()).await.map_err(|e| declared(e.into()))?;
-        match stream.consumer_info(role.name()).await {
+        let declared = |source: Source| self.undeclared(queue, source);
+        let stream = self.js.get_stream_no_info(queue.stream(&self.root)).await.map_err(|e| declared(e.into()))?;
+        match stream.consumer_info(queue.name()).await {
             Ok(_) => {}
             Err(error) if matches!(error.kind(), NotFound | StreamNotFound) => return Ok(None),
             Err(error) => return Err(declared(error.into())),
         }
-        stream.get_consumer(role.name()).await.map(Some).map_err(declared)
+        stream.get_consumer(queue.name()).await.map(Some).map_err(declared)
     }
 
-    async fn declare_consumer(&self, role: Role, settings: &StreamSettings) -> Result<(), BusError> {
-        let config = pull::Config {
-            durable_name: Some(role.name().into()),
-            description: Some(format!("tasks of role {role}")),
-            filter_subject: self.root.tasks_of(role),
+    fn undeclared(&self, queue: Queue, source: Source) -> BusError {
+        BusError::Declare { what: format!("consumer {queue} of {}", queue.stream(&self.root)), source }
+    }
+
+    pub(super) fn consumer_config(&self, queue: Queue, settings: &StreamSettings) -> pull::Config {
+        pull::Config {
+            durable_name: Some(queue.name().into()),
+            description: Some(match queue {
+                Queue::Role(role) => format!("tasks of role {role}"),
+                Queue::Due => "what goes to its queue now".into(),
+            }),
+            filter_subject: queue.filter(&self.root),
             ack_policy: AckPolicy::Explicit,
             ack_wait: settings.ack_wait,
             // Never given up by the server: a message over max_deliver would stay in the queue for ever. Workers
@@ -83,15 +142,11 @@ impl Bus {
             max_ack_pending: ACK_PENDING_MAX,
             num_replicas: settings.replicas,
             ..Default::default()
-        };
-        let what = || format!("consumer {role} of {}", self.root.tasks_stream());
-        let declared = |source: Source| BusError::Declare { what: what(), source };
-        let stream = self.js.get_stream_no_info(self.root.tasks_stream()).await.map_err(|e| declared(e.into()))?;
-        // Creating over an existing consumer would overwrite its settings, so look first.
-        stream.get_or_create_consumer(role.name(), config).await.map(drop).map_err(|e| declared(e.into()))
+        }
     }
 
-    fn configs(&self) -> [Config; 7] {
+    /// Every stream of the fleet as this version wants it.
+    pub(super) fn configs(&self, settings: &StreamSettings) -> [Config; 9] {
         let root = &self.root;
         let base = |name: String, subject: String| Config {
             name,
@@ -100,6 +155,7 @@ impl Bus {
             discard: DiscardPolicy::New,
             allow_direct: true,
             max_message_size: MESSAGE_BYTES_MAX,
+            num_replicas: settings.replicas,
             ..Default::default()
         };
         let once = |config: Config| Config { max_messages_per_subject: 1, discard_new_per_subject: true, ..config };
@@ -111,6 +167,22 @@ impl Bus {
         let republish = Republish { source: root.all_results(), destination: root.all_stored(), headers_only: false };
         let results = Config { republish: Some(republish), ..once(base(root.results_stream(), root.all_results())) };
         let blobs = once(base(root.blobs_stream(), root.all_blobs()));
+        // Schedules refuse discard new, and so have no size limit: their bound is one alarm and one window of retries a run.
+        let later = Config {
+            subjects: vec![root.all_later(), root.all_due()],
+            retention: RetentionPolicy::WorkQueue,
+            discard: DiscardPolicy::Old,
+            max_messages_per_subject: 1,
+            allow_message_schedules: true,
+            ..base(root.later_stream(), root.all_later())
+        };
+        // Of a task the newest dead letter stays.
+        let dead = Config {
+            discard: DiscardPolicy::Old,
+            max_messages_per_subject: 1,
+            max_bytes: DEAD_BYTES_MAX,
+            ..base(root.dead_stream(), root.all_dead())
+        };
         let events = Config {
             discard: DiscardPolicy::Old,
             max_age: EVENTS_AGE,
@@ -124,6 +196,7 @@ impl Bus {
             ..base(format!("KV_{name}"), format!("$KV.{name}.>"))
         };
         let state = Config { allow_atomic_publish: true, ..bucket(root.state_bucket()) };
-        [tasks, results, blobs, events, bucket(root.runs_bucket()), state, bucket(root.history_bucket())]
+        let (runs, history) = (bucket(root.runs_bucket()), bucket(root.history_bucket()));
+        [tasks, results, blobs, later, dead, events, runs, state, history]
     }
 }

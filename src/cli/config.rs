@@ -10,9 +10,10 @@ use serde::Deserialize;
 
 use super::args::{Global, ModelArgs};
 use super::exit::{Exit, ended};
+use crate::bus::failpoint::{self, Fault};
 use crate::bus::{Credentials, Server, ServerSources, StreamSettings};
 use crate::model::{ModelSettings, ProviderSettings};
-use crate::orchestrator::RunSettings;
+use crate::orchestrator::{Rules, RunSettings};
 use crate::roles::RoleSet;
 use crate::sandbox::{Choice, Python};
 use crate::wire::{Role, Root, limits};
@@ -38,6 +39,9 @@ const PROJECT_FILE: &str = "oarlock.toml";
 /// Bytes of a configuration file.
 const FILE_BYTES_MAX: u64 = 256 * 1024;
 
+/// How long a finished run is kept unless configured: 30 days.
+const RETENTION_S: u64 = 30 * 24 * 3600;
+
 /// Everything that is configured, resolved.
 pub(super) struct Config {
     /// The server that was named, if one was.
@@ -48,6 +52,8 @@ pub(super) struct Config {
     pub(super) roles: RoleSet,
     pub(super) runs: RunSettings,
     pub(super) streams: StreamSettings,
+    /// How long a finished run is kept.
+    pub(super) retention: Duration,
     pub(super) slots: HashMap<Role, usize>,
     pub(super) sandbox: Choice,
     pub(super) cache: PathBuf,
@@ -73,6 +79,7 @@ struct File {
     exchanges_max: Option<usize>,
     replicas: Option<usize>,
     ack_wait_s: Option<u64>,
+    retention_s: Option<u64>,
     slots: HashMap<String, usize>,
     timeout_s: HashMap<String, u64>,
 }
@@ -80,6 +87,7 @@ struct File {
 impl Config {
     /// Reads flags, environment and files.
     pub(super) fn load(global: &Global) -> anyhow::Result<Self> {
+        arm_failpoint()?;
         let (file, path) = read_file(global.config.as_deref())?;
         let variable = |name: &str, file: &Option<String>| variable_of(name).or_else(|| file.clone());
         let urls = global.server.clone().or_else(|| variable_of("OARLOCK_SERVER"));
@@ -97,6 +105,7 @@ impl Config {
             root: root.map_or_else(|| Ok(Root::default()), |root| root.parse()).map_err(usage)?,
             runs,
             streams: stream_settings(&file)?,
+            retention: retention(&file)?,
             slots: by_role(&file.slots, "slots")?,
             sandbox: sandbox.parse::<Choice>().map_err(usage)?,
             path: std::env::var_os("PATH"),
@@ -253,7 +262,8 @@ fn run_settings(file: &File, roles: &RoleSet) -> anyhow::Result<RunSettings> {
     if let Some((role, _)) = times.iter().find(|(_, time)| time.is_zero()) {
         return Err(usage(format!("the timeout of {role} is 0; it must be a second or more")));
     }
-    Ok(RunSettings { rework_max, exchanges_max, limits: times })
+    let retries = Role::ALL.into_iter().map(|role| (role, roles.get(role).retry)).collect();
+    Ok(RunSettings { rules: Rules { rework_max, retries }, exchanges_max, limits: times })
 }
 
 fn stream_settings(file: &File) -> anyhow::Result<StreamSettings> {
@@ -267,6 +277,26 @@ fn stream_settings(file: &File) -> anyhow::Result<StreamSettings> {
     }
     let ack_wait = ack_wait_s.map_or(StreamSettings::default().ack_wait, Duration::from_secs);
     Ok(StreamSettings { replicas, ack_wait })
+}
+
+/// How long a finished run is kept: `OARLOCK_RETENTION_S`, `retention_s`, or 30 days.
+fn retention(file: &File) -> anyhow::Result<Duration> {
+    match number("OARLOCK_RETENTION_S", file.retention_s)?.unwrap_or(RETENTION_S) {
+        0 => Err(usage("retention_s is 0; it must be a second or more")),
+        seconds => Ok(Duration::from_secs(seconds)),
+    }
+}
+
+/// Arms the failpoint that `OARLOCK_CRASH_AT` or `OARLOCK_STOP_AT` names, for tests of what survives a death there.
+fn arm_failpoint() -> anyhow::Result<()> {
+    for (variable, fault) in [("OARLOCK_CRASH_AT", Fault::Crash), ("OARLOCK_STOP_AT", Fault::Stop)] {
+        if let Some(text) = variable_of(variable) {
+            let at = text.parse().map_err(|error| usage(format!("{variable}: {error}")))?;
+            tracing::warn!("{variable}={text}: this process will meet its end there");
+            failpoint::arm(at, fault);
+        }
+    }
+    Ok(())
 }
 
 fn by_role<T: Copy>(table: &HashMap<String, T>, name: &str) -> anyhow::Result<HashMap<Role, T>> {

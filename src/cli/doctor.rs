@@ -117,7 +117,7 @@ async fn sandbox(config: &Config) -> Line {
 }
 
 fn bounds(config: &Config) -> Line {
-    let rework = config.runs.rework_max;
+    let rework = config.runs.rules.rework_max;
     let exchanges = match config.runs.exchanges_max {
         Some(max) => max.to_string(),
         None => format!("max(20, 2·(tasks+2)·(1+rework_max)), for 4 tasks {}", limits::exchanges_max(4, rework)),

@@ -15,7 +15,7 @@ const RESULT_CHARS: usize = 90;
 pub(super) async fn show(config: &Config, args: ShowArgs) -> anyhow::Result<()> {
     let reached = attach::server(config).await?;
     let bus = &reached.bus;
-    let seen = view(&Store::new(bus), &args.run, config.runs.rework_max).await?;
+    let seen = view(&Store::new(bus), &args.run, &config.runs.rules).await?;
     let seen = seen.ok_or_else(|| ended(Exit::NotFound, format!("there is no run {} on this server", args.run)))?;
     if args.json {
         return out(&serde_json::to_string(&seen)?);

@@ -11,9 +11,9 @@ use super::args::{ModelArgs, WorkerArgs};
 use super::attach::server_or_default;
 use super::config::Config;
 use super::exit::{Exit, ended};
-use crate::bus::{Bus, BusError, open_doors};
+use crate::bus::{Bus, BusError, Queue, open_doors};
 use crate::model::{self, ChatModel, ModelError, Script, ScriptedModel};
-use crate::orchestrator::{self, Orchestrator};
+use crate::orchestrator::{self, DueHandler, Orchestrator};
 use crate::roles::{Desk, Prepare, Tester, no_model, of_model};
 use crate::sandbox::{Limits, Python, Sandbox};
 use crate::store::Store;
@@ -26,6 +26,8 @@ const SERVER_WAIT_S_MAX: u64 = 60;
 const SERVER_DELAY_MS: u64 = 250;
 /// Processor time of one test run, over all its processes: as much as its wall time, for a suite that is busy throughout.
 const TEST_CPU_S: u64 = 60;
+/// Messages of the schedule that one orchestrator moves at the same time.
+const DUE_SLOTS: usize = 4;
 /// How long callers at the doors may be waited for at the end.
 const DOOR_GRACE_S: u64 = 1;
 
@@ -64,8 +66,18 @@ pub(super) async fn serve(config: &Config, role: Role, args: &WorkerArgs) -> any
     let service = bus.root.service(role);
     let open = open_doors(&bus, &service, &definition.description, role.name(), metadata, doors).await?;
     tracing::info!(%role, slots, worker = name, "serving");
-    let settings = WorkerConfig { role, slots, grace: args.grace };
-    worker::serve(&bus, &settings, handler, &stop).await;
+    let settings = WorkerConfig { queue: Queue::Role(role), slots, grace: args.grace };
+    match role {
+        Role::Orchestrator => {
+            let due = WorkerConfig { queue: Queue::Due, slots: DUE_SLOTS, grace: args.grace };
+            tokio::join!(
+                worker::serve(&bus, &settings, handler, &stop),
+                worker::serve(&bus, &due, Arc::new(DueHandler(bus.clone())), &stop),
+                orchestrator::sweep(&store, config.retention, &stop),
+            );
+        }
+        _ => worker::serve(&bus, &settings, handler, &stop).await,
+    }
     open.close(Duration::from_secs(DOOR_GRACE_S)).await;
     if let Some(scripted) = scripted {
         scripted.unused(role.name()).iter().for_each(|rule| tracing::warn!("script rule was never used: {rule}"));

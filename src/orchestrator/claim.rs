@@ -8,10 +8,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::bus::{Bus, BusError, Outgoing};
+use crate::bus::{Bus, BusError, Outgoing, Point};
 use crate::store::{Recorded, Store, StoreError};
 use crate::wire::subject::TaskSubject;
-use crate::wire::{Owner, Role, RunId, RunRecord, RunStatus, TaskId};
+use crate::wire::{Owner, RunId, RunRecord, RunStatus, TaskId};
 use crate::worker::Delivery;
 
 /// Takeovers without a new result or phase before a run is given up.
@@ -68,7 +68,7 @@ pub(super) async fn claim(bus: &Bus, store: &Store, delivery: &Delivery) -> Resu
         return Ok(Claim::Ack);
     }
     let result = TaskSubject::of_run(run, record.generation);
-    let fresh = record.owner.is_none() && record.status == RunStatus::Submitted;
+    let fresh = record.owner.is_none() && record.status == RunStatus::Submitted && record.restart.is_none();
     if !fresh && store.results.get(&result).await?.is_some() {
         return Ok(Claim::Finished(record));
     }
@@ -77,23 +77,17 @@ pub(super) async fn claim(bus: &Bus, store: &Store, delivery: &Delivery) -> Resu
             return Ok(Claim::Ack);
         }
         if delivery.sequence == owner.seq {
-            pass_on(bus, delivery, record.generation).await?;
+            wake(bus, Point::Over, run, TaskId::over(delivery.sequence), record.generation).await?;
             return Ok(Claim::Ack);
         }
     }
     take(store, delivery, record, revision, fresh).await
 }
 
-/// Puts the run on the queue anew, under a name that tells which delivery it replaces.
-async fn pass_on(bus: &Bus, delivery: &Delivery, generation: u32) -> Result<(), BusError> {
-    let over = TaskSubject {
-        role: Role::Orchestrator,
-        run: delivery.to.run.clone(),
-        task: TaskId::over(delivery.sequence),
-        attempt: generation,
-    };
-    let message = Outgoing::new(bus.root.tasks_stream(), bus.root.task(&over), Vec::new());
-    match bus.store(message).await {
+/// Puts a run on the orchestrators' queue, under a name that tells why. A message that is there already is as good.
+pub(super) async fn wake(bus: &Bus, point: Point, run: &RunId, task: TaskId, generation: u32) -> Result<(), BusError> {
+    let to = TaskSubject { task, ..TaskSubject::of_run(run, generation) };
+    match bus.store(Outgoing::new(point, bus.root.tasks_stream(), bus.root.task(&to), Vec::new())).await {
         Ok(_) | Err(BusError::Taken { .. }) => Ok(()),
         Err(error) => Err(error),
     }
@@ -116,7 +110,7 @@ async fn take(
     }
     let exhausted = record.takeovers > TAKEOVERS_MAX;
     // A conflict here is another claim of the same moment: theirs stands, and our message comes again if it must.
-    match store.runs.write(&run, &record, revision).await? {
+    match store.runs.write(Point::Claim, &run, &record, revision).await? {
         Some(revision) => {
             Ok(Claim::Held(Box::new(Lease { run, record, fresh, exhausted, revision, owner, proven: Instant::now() })))
         }
@@ -148,12 +142,13 @@ impl Lease {
     pub(super) async fn write(
         &mut self,
         store: &Store,
+        point: Point,
         change: impl Fn(&mut RunRecord),
     ) -> Result<Result<(), Lost>, StoreError> {
         for _ in 0..WRITE_TRIES_MAX {
             let mut record = self.record.clone();
             change(&mut record);
-            if let Some(revision) = store.runs.write(&self.run, &record, self.revision).await? {
+            if let Some(revision) = store.runs.write(point, &self.run, &record, self.revision).await? {
                 (self.record, self.revision, self.proven) = (record, revision, Instant::now());
                 return Ok(Ok(()));
             }

@@ -1,4 +1,4 @@
-//! The doors of the orchestrators: a goal in, an answer or a run's id out, and the control verbs.
+//! The doors of the orchestrators: a goal in, an answer or a run's id out.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -7,18 +7,12 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use serde_json::json;
 
-use super::{Orchestrator, view};
-use crate::bus::{Answer, BusError, Door, DoorRequest, Outgoing};
+use super::{Orchestrator, claim, control};
+use crate::bus::{Answer, BusError, Door, DoorRequest, Point};
 use crate::store::{Accepted, FileSet, Recorded, StoreError};
 use crate::wire::subject::{HEADER_RUN, HEADER_STATUS, TaskSubject};
 use crate::wire::{Artifact, AttachmentBody, Goal, GoalRequest, Role, RunId, RunStatus, TaskId};
 use crate::worker::{DoorWait, error_answer, is_json, reply_answer, request_key, wait_for_reply};
-
-/// Runs that one `list` shows.
-const LIST_MAX: usize = 100;
-/// Verbs of later versions; they are known, and answered as not there yet.
-const LATER_VERBS: [&str; 10] =
-    ["cancel", "retry", "approve", "reject", "answer", "note", "pause", "resume", "inbox", "edit"];
 
 /// The doors of one orchestrator process. A caller at the run door waits at most `wait`.
 pub fn doors(of: &Arc<Orchestrator>, wait: Duration) -> Vec<Door> {
@@ -26,7 +20,7 @@ pub fn doors(of: &Arc<Orchestrator>, wait: Duration) -> Vec<Door> {
     let run = door("run", root.run_door(), of, move |of, request| async move { run(&of, &request, wait).await });
     let submit = door("submit", root.submit_door(), of, |of, request| async move { submit(&of, &request).await });
     let control =
-        door("control", root.control_door("*"), of, |of, request| async move { control(&of, &request).await });
+        door("control", root.control_door("*"), of, |of, request| async move { control::control(&of, &request).await });
     vec![run, submit, control]
 }
 
@@ -125,12 +119,7 @@ async fn accept(of: &Orchestrator, asked: &Asked) -> Result<RunStatus, Refused> 
         Accepted::Conflict => return Err(Refused::Conflict(asked.run.clone())),
     };
     if status == RunStatus::Submitted {
-        let start = TaskSubject { role: Role::Orchestrator, run: asked.run.clone(), task: TaskId::start(), attempt: 1 };
-        let message = Outgoing::new(of.bus.root.tasks_stream(), of.bus.root.task(&start), Vec::new());
-        match of.bus.store(message).await {
-            Ok(_) | Err(BusError::Taken { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
+        claim::wake(&of.bus, Point::Start, &asked.run, TaskId::start(), 1).await?;
     }
     Ok(status)
 }
@@ -155,47 +144,4 @@ async fn keep_attachments(of: &Orchestrator, asked: &Asked) -> Result<Vec<Artifa
     of.store.artifacts.get_all(&asked.run, &artifacts).await?;
     artifacts.extend(of.store.artifacts.put(&asked.run, Role::Orchestrator, &inside).await?);
     Ok(artifacts)
-}
-
-async fn control(of: &Orchestrator, request: &DoorRequest) -> Answer {
-    let verb = request.subject.rsplit('.').next().unwrap_or_default();
-    match verb {
-        "list" => list(of).await,
-        "status" => status(of, request).await,
-        later if LATER_VERBS.contains(&later) => {
-            Answer::error(501, &format!("the verb {later} is not implemented in this version; there are: list, status"))
-        }
-        other => Answer::error(501, &format!("there is no verb {other:?}; there are: list, status")),
-    }
-}
-
-async fn list(of: &Orchestrator) -> Answer {
-    match of.store.runs.list().await {
-        Ok(mut runs) => {
-            let total = runs.len();
-            runs.truncate(LIST_MAX);
-            Answer::ok(json!({ "runs": runs, "total": total }).to_string())
-        }
-        Err(error) => error_answer(error.into()),
-    }
-}
-
-/// The run's id, as plain text or as `{"run": id}`.
-async fn status(of: &Orchestrator, request: &DoorRequest) -> Answer {
-    let text = String::from_utf8_lossy(&request.payload);
-    let named = match serde_json::from_str::<serde_json::Value>(text.trim()) {
-        Ok(value) => value.get("run").and_then(|run| run.as_str()).map(str::to_owned),
-        Err(_) => None,
-    };
-    let run = match named.as_deref().unwrap_or(text.trim()).parse::<RunId>() {
-        Ok(run) => run,
-        Err(error) => return Answer::error(400, &format!("{error}; send a run's id, or {{\"run\": id}}")),
-    };
-    match view::view(&of.store, &run, of.settings.rework_max).await {
-        Ok(Some(view)) => Answer::ok(serde_json::to_string(&view).unwrap_or_default())
-            .header(HEADER_RUN, run.as_str())
-            .header(HEADER_STATUS, view.status.name()),
-        Ok(None) => Answer::error(404, &format!("there is no run {run}; `list` shows those that are kept")),
-        Err(error) => error_answer(error.into()),
-    }
 }

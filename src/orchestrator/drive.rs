@@ -12,23 +12,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::Orchestrator;
 use super::claim::{Lease, Lost, TAKEOVERS_MAX};
-use super::dispatch::Dispatch;
 use super::facts::{Facts, Try};
 use super::finish;
-use super::loops::LoopDetector;
 use super::next::{Attempts, Job, Step, attempts, next};
-use crate::bus::{BusError, Outgoing};
-use crate::store::{HistoryEntry, StoreError, Stored};
-use crate::wire::subject::HEADER_FIRST;
-use crate::wire::{
-    Event, EventKind, Failure, FailureKind, Goal, Message, Outcome, Plan, Reply, Role, Task, TaskId, limits,
-};
+use super::send::Unsent;
+use crate::bus::{BusError, Point};
+use crate::store::StoreError;
+use crate::wire::subject::TaskSubject;
+use crate::wire::{DeadLetter, Event, EventKind, Failure, FailureKind, Goal, Outcome, Plan, Reply, Role, limits};
 use crate::worker::Done;
 
 /// How often all facts are read anew.
 const RECONCILE_S: u64 = 30;
-/// Attempts of one run that are on their way at the same time, per role: a large run does not starve the others.
-const WINDOW: usize = 8;
 /// Pause before a run that could not use the store is looked at again.
 const STORE_PAUSE_S: u64 = 1;
 
@@ -45,24 +40,18 @@ enum Stop {
     Drain,
 }
 
-/// Why tasks were not sent.
-enum Unsent {
-    /// The run must end.
-    Failed(Failure),
-    /// The run belongs to somebody else.
-    Lost(Lost),
-}
-
 /// One holder of one run.
 pub(super) struct Drive<'a> {
-    of: &'a Orchestrator,
-    lease: Lease,
-    facts: Facts,
+    pub(super) of: &'a Orchestrator,
+    pub(super) lease: Lease,
+    pub(super) facts: Facts,
     live: Subscriber,
     /// What this holder has sent, and when its time is over.
-    sent: HashMap<Try, (Job, Instant)>,
+    pub(super) sent: HashMap<Try, (Job, Instant)>,
     /// The run's own result, when somebody stored one meanwhile.
     ended: Option<Reply>,
+    /// When the server shows this run to an orchestrator, whoever is alive then.
+    pub(super) alarm: Option<Instant>,
 }
 
 impl<'a> Drive<'a> {
@@ -88,10 +77,20 @@ impl<'a> Drive<'a> {
         };
         let lost_goal = || Facts::fresh(Goal::new(String::new(), Vec::new()));
         let missing = facts.is_none();
-        let mut drive =
-            Drive { of, lease, facts: facts.unwrap_or_else(lost_goal), live, sent: HashMap::new(), ended: None };
+        let mut drive = Drive {
+            of,
+            lease,
+            facts: facts.unwrap_or_else(lost_goal),
+            live,
+            sent: HashMap::new(),
+            ended: None,
+            alarm: None,
+        };
         let stopped = match drive.refuse(missing) {
-            Some(failure) => drive.fail(failure).await?,
+            Some(failure) => {
+                drive.bury(&failure).await;
+                drive.fail(failure).await?
+            }
             None => drive.work(stop).await?,
         };
         drive.end(stopped).await
@@ -111,14 +110,26 @@ impl<'a> Drive<'a> {
         })
     }
 
+    /// Keeps a run that cannot be driven for a person to look at. Its result says the same, so losing the letter loses nothing.
+    async fn bury(&self, failure: &Failure) {
+        let to = TaskSubject::of_run(&self.lease.run, self.lease.record.generation);
+        let takeovers = u64::from(self.lease.record.takeovers);
+        let letter = DeadLetter::new(to, failure.clone(), takeovers, self.of.name.clone(), &[]);
+        if let Err(error) = self.of.store.dead.keep(&letter).await {
+            tracing::error!("a dead letter is not stored: {:#}", anyhow::Error::from(error));
+        }
+    }
+
     async fn end(&mut self, stopped: Stop) -> Result<Done, StoreError> {
         Ok(match stopped {
             Stop::Ended => Done::Ack,
             Stop::Lost(lost) => forsaken(&lost),
-            Stop::Drain => match self.lease.write(&self.of.store, |record| record.owner = None).await? {
-                Ok(()) => Done::HandBack(Duration::ZERO),
-                Err(lost) => forsaken(&lost),
-            },
+            Stop::Drain => {
+                match self.lease.write(&self.of.store, Point::Release, |record| record.owner = None).await? {
+                    Ok(()) => Done::HandBack(Duration::ZERO),
+                    Err(lost) => forsaken(&lost),
+                }
+            }
         })
     }
 
@@ -130,7 +141,7 @@ impl<'a> Drive<'a> {
             if let Some(reply) = self.ended.take() {
                 return self.finish(reply).await;
             }
-            match next(&self.facts, self.of.settings.rework_max) {
+            match next(&self.facts, &self.of.settings.rules) {
                 Step::Adopt(plan) => {
                     if let Err(lost) = self.adopt(plan).await? {
                         return Ok(Stop::Lost(lost));
@@ -145,7 +156,8 @@ impl<'a> Drive<'a> {
                 Step::Complete => return self.complete().await,
                 Step::Fail(failure) => return self.fail(failure).await,
             }
-            let wake = self.next_deadline().min(Instant::now() + Duration::from_secs(RECONCILE_S));
+            self.set_alarm().await?;
+            let wake = self.next_wake().min(Instant::now() + Duration::from_secs(RECONCILE_S));
             tokio::select! {
                 message = self.live.next() => match message {
                     Some(message) => self.hear(&message).await,
@@ -163,89 +175,15 @@ impl<'a> Drive<'a> {
     }
 
     async fn adopt(&mut self, plan: Plan) -> Result<Result<(), Lost>, StoreError> {
-        let plan = self.of.store.runs.keep_plan(&self.lease.run, 1, &plan).await?;
-        let written = self.lease.write(&self.of.store, |record| record.plan = 1).await?;
+        // The planner's revisions are odd, those that people edit are even.
+        let revision = 2 * self.lease.record.generation - 1;
+        let plan = self.of.store.runs.keep_plan(&self.lease.run, revision, &plan).await?;
+        let written = self.lease.write(&self.of.store, Point::Adopt, |record| record.plan = revision).await?;
         if written.is_ok() {
             self.tell(EventKind::Planned, format!("{} tasks", plan.tasks.len())).await;
             self.facts.plan = Some(plan);
         }
         Ok(written)
-    }
-
-    /// Sends those of `jobs` that this holder has not sent, within the window; the inner error ends the run, or our part.
-    async fn send(&mut self, jobs: Vec<Job>) -> Result<Result<(), Unsent>, StoreError> {
-        let attempts = self.attempts();
-        let jobs = self.within_window(jobs);
-        if jobs.is_empty() {
-            return Ok(Ok(()));
-        }
-        if let Err(lost) = self.lease.hold(&self.of.store).await? {
-            return Ok(Err(Unsent::Lost(lost)));
-        }
-        let mut tasks = Vec::new();
-        let mut messages = self.facts.messages();
-        let exchanges = self.exchanges_max();
-        for job in jobs {
-            let dispatch =
-                Dispatch { root: &self.of.bus.root, run: &self.lease.run, facts: &self.facts, attempts: &attempts };
-            let task = dispatch.task(&job, self.of.limit(job.role));
-            let known = self.request_of(&job.task, job.attempt).is_some();
-            let message = dispatch.message(&task);
-            if !known {
-                messages.push(message.clone());
-                if let Err(found) = LoopDetector::of_requests(exchanges).check(&messages) {
-                    return Ok(Err(Unsent::Failed(found.into())));
-                }
-            }
-            tasks.push((job, task, message, known));
-        }
-        self.publish(tasks).await.map(Ok)
-    }
-
-    /// Publishes history entries and tasks, all of them before the first acknowledgement is awaited.
-    async fn publish(&mut self, tasks: Vec<(Job, Task, Message, bool)>) -> Result<(), StoreError> {
-        let stream = self.of.bus.root.tasks_stream();
-        let mut outgoing = Vec::with_capacity(2 * tasks.len());
-        for (_, task, message, known) in &tasks {
-            outgoing.push(self.of.store.runs.history_message(message));
-            let subject = self.of.bus.root.task(&task.subject());
-            let queued = Outgoing::new(stream.clone(), subject, serde_json::to_vec(task).unwrap_or_default());
-            let first = self.lease.fresh && !known;
-            outgoing.push(if first { queued.header(HEADER_FIRST, "1") } else { queued });
-        }
-        let mut results = self.of.bus.store_all(outgoing).await.into_iter();
-        for (job, task, message, known) in tasks {
-            let (entry, queued) = (results.next(), results.next());
-            let revision = match entry {
-                Some(Ok(revision)) => revision,
-                Some(Err(BusError::Taken { .. })) | None => 0,
-                Some(Err(error)) => return Err(error.into()),
-            };
-            match queued {
-                // Taken: it is queued or with a worker already.
-                Some(Ok(_) | Err(BusError::Taken { .. })) | None => {}
-                Some(Err(error)) => return Err(error.into()),
-            }
-            if !known {
-                self.facts.requests.push(HistoryEntry { message, revision, at: 0 });
-            }
-            let limit = self.of.limit(job.role);
-            let left = if known { self.time_left(&job, limit).await? } else { limit };
-            self.sent.insert((job.task.clone(), job.attempt), (job.clone(), Instant::now() + left));
-            let about =
-                Event::of_task(&task.run, &task.id, task.role, task.attempt, EventKind::Dispatched, &task.description);
-            self.of.bus.tell(&Event { text: limits::cut(&about.text, 200), ..about }).await;
-        }
-        Ok(())
-    }
-
-    /// Of a task that an earlier holder sent: its limit counts from the server's time of its history entry. Both times
-    /// are the server's, so no clock of ours is asked.
-    async fn time_left(&self, job: &Job, limit: Duration) -> Result<Duration, StoreError> {
-        let sent = self.request_of(&job.task, job.attempt).map_or(0, |entry| entry.at);
-        let now = self.of.store.runs.touched_at(&self.lease.run).await?;
-        let used = Duration::from_nanos(u64::try_from(now.saturating_sub(sent)).unwrap_or(0));
-        Ok(limit.saturating_sub(used))
     }
 
     async fn hear(&mut self, message: &async_nats::Message) {
@@ -254,7 +192,7 @@ impl<'a> Drive<'a> {
         }
     }
 
-    async fn take_in(&mut self, reply: Reply) {
+    pub(super) async fn take_in(&mut self, reply: Reply) {
         if reply.role == Role::Orchestrator {
             if reply.attempt == self.lease.record.generation {
                 self.ended = Some(reply);
@@ -274,25 +212,9 @@ impl<'a> Drive<'a> {
         Ok(())
     }
 
-    /// Attempts whose time is over get a failure as their result, unless an answer is there after all.
-    async fn declare_late(&mut self) -> Result<(), StoreError> {
-        let now = Instant::now();
-        let late: Vec<Job> = self.open().filter(|(_, over)| *over <= now).map(|(job, _)| job.clone()).collect();
-        for job in late {
-            let failure = self.of.late(&job).await;
-            let reply =
-                Reply::new(job.role, self.lease.run.clone(), job.task, job.attempt, Outcome::Failed { failure });
-            match self.of.store.results.publish(&reply).await? {
-                Stored::Ours(_) => self.take_in(reply).await,
-                Stored::Theirs(first) => self.take_in(*first).await,
-            }
-        }
-        Ok(())
-    }
-
     async fn complete(&mut self) -> Result<Stop, StoreError> {
         let (run, generation) = (&self.lease.run, self.lease.record.generation);
-        let reply = finish::completed(run, generation, &self.facts, self.of.settings.rework_max);
+        let reply = finish::completed(run, generation, &self.facts, &self.of.settings.rules);
         self.finish(reply).await
     }
 
@@ -309,45 +231,9 @@ impl<'a> Drive<'a> {
         Ok(done.map_or_else(Stop::Lost, |()| Stop::Ended))
     }
 
-    fn attempts(&self) -> Attempts {
+    pub(super) fn attempts(&self) -> Attempts {
         let plan = self.facts.plan.as_ref();
-        plan.and_then(|plan| attempts(&self.facts, plan, self.of.settings.rework_max).ok()).unwrap_or_default()
-    }
-
-    fn exchanges_max(&self) -> usize {
-        let tasks = self.facts.plan.as_ref().map_or(0, |plan| plan.tasks.len());
-        let scaled = limits::exchanges_max(tasks, self.of.settings.rework_max);
-        self.of.settings.exchanges_max.unwrap_or(scaled)
-    }
-
-    fn request_of(&self, task: &TaskId, attempt: u32) -> Option<&HistoryEntry> {
-        let is_it =
-            |entry: &&HistoryEntry| entry.message.metadata.task == *task && entry.message.metadata.attempt == attempt;
-        self.facts.requests.iter().find(is_it)
-    }
-
-    /// Attempts that this holder sent and that have no answer, with the end of their time.
-    fn open(&self) -> impl Iterator<Item = (&Job, Instant)> {
-        let open = self.sent.iter().filter(|(key, _)| !self.facts.results.contains_key(key));
-        open.map(|(_, (job, over))| (job, *over))
-    }
-
-    /// Those of `jobs` that were not sent by this holder, as many of each role as its window has room for.
-    fn within_window(&self, jobs: Vec<Job>) -> Vec<Job> {
-        let mut under_way: HashMap<Role, usize> = HashMap::new();
-        self.open().for_each(|(job, _)| *under_way.entry(job.role).or_default() += 1);
-        let new = jobs.into_iter().filter(|job| !self.sent.contains_key(&(job.task.clone(), job.attempt)));
-        new.filter(|job| {
-            let count = under_way.entry(job.role).or_default();
-            *count += 1;
-            *count <= WINDOW
-        })
-        .collect()
-    }
-
-    fn next_deadline(&self) -> Instant {
-        let far = Instant::now() + Duration::from_secs(RECONCILE_S);
-        self.open().map(|(_, over)| over).min().unwrap_or(far)
+        plan.and_then(|plan| attempts(&self.facts, plan, &self.of.settings.rules).ok()).unwrap_or_default()
     }
 
     async fn tell(&self, kind: EventKind, text: String) {
@@ -358,7 +244,7 @@ impl<'a> Drive<'a> {
 /// Gives a run back that could not use the store: its owner is cleared first, so that an outage is no takeover.
 async fn release(of: &Orchestrator, mut lease: Lease) -> Done {
     for _ in 0..RELEASE_TRIES_MAX {
-        match lease.write(&of.store, |record| record.owner = None).await {
+        match lease.write(&of.store, Point::Release, |record| record.owner = None).await {
             Ok(Ok(())) => break,
             Ok(Err(lost)) => return forsaken(&lost),
             Err(error) => tracing::debug!("not released yet: {:#}", anyhow::Error::from(error)),

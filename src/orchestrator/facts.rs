@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use crate::store::{HistoryEntry, Store, StoreError};
-use crate::wire::{Artifact, Goal, Message, Outcome, Plan, Reply, Role, RunId, RunRecord, TaskId};
+use crate::wire::{Artifact, Goal, Message, Outcome, Plan, Reply, Restart, Role, RunId, RunRecord, TaskId};
 
 /// One attempt of a task.
 pub(super) type Try = (TaskId, u32);
@@ -20,6 +20,8 @@ pub struct Facts {
     pub requests: Vec<HistoryEntry>,
     /// The replies, the run's own excluded.
     pub results: BTreeMap<(TaskId, u32), Reply>,
+    /// Where the generation began, when it is not the first.
+    pub restart: Restart,
 }
 
 impl Facts {
@@ -33,14 +35,15 @@ impl Facts {
             revision => store.runs.plan(run, revision).await?,
         };
         let requests = store.runs.history(run).await?;
-        let mut facts = Self { goal, plan, requests, results: BTreeMap::new() };
+        let restart = record.restart.clone().unwrap_or_default();
+        let mut facts = Self { goal, plan, requests, results: BTreeMap::new(), restart };
         facts.reconcile(store, run).await?;
         Ok(Some(facts))
     }
 
     /// The facts of a run that nobody has held yet: its goal.
     pub(super) fn fresh(goal: Goal) -> Self {
-        Self { goal, plan: None, requests: Vec::new(), results: BTreeMap::new() }
+        Self { goal, plan: None, requests: Vec::new(), results: BTreeMap::new(), restart: Restart::default() }
     }
 
     /// Reads all results anew: the live copies can be missed.
@@ -64,6 +67,18 @@ impl Facts {
     /// The reply to an attempt.
     pub(super) fn result(&self, task: &TaskId, attempt: u32) -> Option<&Reply> {
         self.results.get(&(task.clone(), attempt))
+    }
+
+    /// The first attempt of a task in this generation.
+    pub(super) fn first(&self, task: &TaskId) -> u32 {
+        self.restart.first.get(task).copied().unwrap_or(1)
+    }
+
+    /// Failures of a task in this generation, up to an attempt.
+    pub(super) fn failures(&self, task: &TaskId, until: u32) -> u32 {
+        let first = self.first(task).min(until);
+        let of_task = self.results.range((task.clone(), first)..=(task.clone(), until));
+        of_task.filter(|(_, reply)| reply.failure().is_some()).fold(0, |count, _| count + 1)
     }
 
     /// The newest attempt of a task that was asked for or answered; 0 when none was.
@@ -94,9 +109,9 @@ impl Facts {
         named.unwrap_or_default()
     }
 
-    /// The messages that were sent, in their order.
+    /// The messages that were sent in this generation, in their order.
     pub(super) fn messages(&self) -> Vec<Message> {
-        self.requests.iter().map(|entry| entry.message.clone()).collect()
+        self.requests.iter().skip(self.restart.messages).map(|entry| entry.message.clone()).collect()
     }
 
     /// Attempts that were asked for and have no reply.

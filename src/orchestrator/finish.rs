@@ -3,8 +3,8 @@
 use super::claim::{Lease, Lost};
 use super::dispatch::result_files;
 use super::facts::Facts;
-use super::next::attempts;
-use crate::bus::Bus;
+use super::next::{Rules, attempts};
+use crate::bus::{Bus, Point};
 use crate::store::{Store, StoreError, Stored};
 use crate::wire::subject::TaskSubject;
 use crate::wire::{
@@ -18,13 +18,13 @@ const FAILURES_MAX: usize = 20;
 const WRITE_TRIES_MAX: u32 = 8;
 
 /// The run's reply when the synthesizer has answered.
-pub(super) fn completed(run: &RunId, generation: u32, facts: &Facts, rework_max: u32) -> Reply {
+pub(super) fn completed(run: &RunId, generation: u32, facts: &Facts, rules: &Rules) -> Reply {
     let answer =
         facts.results.iter().rev().find(|((task, _), reply)| *task == TaskId::answer() && reply.failure().is_none());
     let content = answer.map(|(_, reply)| reply.text().to_owned()).unwrap_or_default();
     let (mut artifacts, mut report) = (Vec::new(), None);
     if let Some(plan) = &facts.plan
-        && let Ok(attempts) = attempts(facts, plan, rework_max)
+        && let Ok(attempts) = attempts(facts, plan, rules)
     {
         artifacts = result_files(facts, plan, &attempts);
         let tests = plan.tasks.iter().filter_map(|task| facts.result(&task.id, attempts[&task.id]));
@@ -74,13 +74,14 @@ pub(super) async fn finish(
     facts: &Facts,
     reply: Reply,
 ) -> Result<Result<(), Lost>, StoreError> {
-    let reply = match store.results.publish(&reply).await? {
+    let reply = match store.results.publish(Point::Result, &reply).await? {
         Stored::Ours(_) => reply,
         Stored::Theirs(first) => *first,
     };
     cancel_rest(store, &lease.run, facts).await?;
+    store.janitor.drop_schedules(&lease.run).await?;
     let status = status_of(&reply);
-    if let Err(lost) = lease.write(store, |record| end(record, status)).await? {
+    if let Err(lost) = lease.write(store, Point::End, |record| end(record, status)).await? {
         return Ok(Err(lost));
     }
     let event = Event { usage: Some(reply.usage), ..Event::of_run(&lease.run, EventKind::Finished, status.name()) };
@@ -94,7 +95,13 @@ pub(super) async fn epilogue(store: &Store, run: &RunId, record: &RunRecord) -> 
     let (Some(reply), Some(facts)) = (store.results.get(&result).await?, Facts::load(store, run, record).await?) else {
         return Ok(());
     };
+    // What was asked for by a generation that began meanwhile is not in these facts if the record still is of ours.
+    let now = store.runs.record(run).await?;
+    if now.is_none_or(|now| now.record.generation != record.generation) {
+        return Ok(());
+    }
     cancel_rest(store, run, &facts).await?;
+    store.janitor.drop_schedules(run).await?;
     let status = status_of(&reply);
     for _ in 0..WRITE_TRIES_MAX {
         let Some(mut now) = store.runs.record(run).await? else {
@@ -104,7 +111,7 @@ pub(super) async fn epilogue(store: &Store, run: &RunId, record: &RunRecord) -> 
             break;
         }
         end(&mut now.record, status);
-        if store.runs.write(run, &now.record, now.revision).await?.is_some() {
+        if store.runs.write(Point::End, run, &now.record, now.revision).await?.is_some() {
             break;
         }
     }
@@ -113,10 +120,14 @@ pub(super) async fn epilogue(store: &Store, run: &RunId, record: &RunRecord) -> 
 
 /// Every attempt that was asked for gets an answer: its worker stops, and its queue entry is acknowledged unread.
 async fn cancel_rest(store: &Store, run: &RunId, facts: &Facts) -> Result<(), StoreError> {
-    for (role, (task, attempt)) in facts.unanswered() {
+    let unanswered = facts.unanswered();
+    for (role, (task, attempt)) in &unanswered {
         let reason = "the run ended before this task was done".to_owned();
-        let reply = Reply::new(role, run.clone(), task, attempt, Outcome::Canceled { reason });
-        store.results.publish(&reply).await?;
+        let reply = Reply::new(*role, run.clone(), task.clone(), *attempt, Outcome::Canceled { reason });
+        store.results.publish(Point::Cancel, &reply).await?;
+    }
+    if !unanswered.is_empty() {
+        store.results.nudge(run).await;
     }
     Ok(())
 }

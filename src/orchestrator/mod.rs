@@ -4,14 +4,21 @@
 //! facts (`next`), so any orchestrator can go on with any run at any moment; the fence (`claim`) sees to it that only one
 //! of them acts. No process owns state that dies with it.
 
+mod cancel;
 mod claim;
+mod control;
 mod dispatch;
 mod doors;
 mod drive;
+mod due;
 mod facts;
 mod finish;
 mod loops;
 mod next;
+mod restart;
+mod retry;
+mod send;
+mod sweep;
 mod view;
 
 use std::collections::HashMap;
@@ -25,13 +32,15 @@ use self::claim::{Claim, claim};
 use self::drive::Drive;
 use crate::bus::{Bus, presence};
 use crate::store::{Store, StoreError};
-use crate::wire::{Failure, FailureKind, Role, limits};
+use crate::wire::{Failure, FailureKind, Role};
 use crate::worker::{Delivery, Done, Handler};
 
 pub use doors::doors;
+pub use due::DueHandler;
 pub use facts::Facts;
 pub use loops::{LoopDetector, LoopFound};
-pub use next::{Job, Step, next};
+pub use next::{Job, Rules, Step, next};
+pub use sweep::sweep;
 pub use view::view;
 
 /// Pause before a delivery that lost a race is looked at again.
@@ -40,20 +49,14 @@ const AGAIN_MS: u64 = 100;
 const UNREADABLE_S: u64 = 30;
 
 /// What an operator may choose about runs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct RunSettings {
-    /// New attempts that a failed check may cause, per task.
-    pub rework_max: u32,
+    /// Rework and retries.
+    pub rules: Rules,
     /// Messages of one run; scaled with the plan when `None`.
     pub exchanges_max: Option<usize>,
     /// How long one task of each role may take.
     pub limits: HashMap<Role, Duration>,
-}
-
-impl Default for RunSettings {
-    fn default() -> Self {
-        Self { rework_max: limits::REWORK_MAX, exchanges_max: None, limits: HashMap::new() }
-    }
 }
 
 /// Limit of a role that the settings do not name.

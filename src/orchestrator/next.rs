@@ -4,13 +4,14 @@
 //! a new attempt, once *all* checks of these coders have an answer, so that every holder sees the same evidence; whatever
 //! depends on a raised task is raised with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use super::facts::Facts;
-use crate::wire::{Failure, FailureKind, Outcome, Plan, PlanTask, Reply, Report, Retry, Role, TaskId, limits};
-
-/// Attempts of the planner at one plan.
-const PLAN_ATTEMPTS_MAX: u32 = 2;
+use crate::roles::RetryPolicy;
+use crate::wire::{
+    ContentHash, Failure, FailureKind, Outcome, Plan, PlanTask, Reply, Report, Retry, Role, TaskId, limits,
+};
 
 /// Bytes of a check's words that the failure of a run shows.
 const SHOWN_BYTES: usize = 2_000;
@@ -28,6 +29,27 @@ pub enum Step {
     Fail(Failure),
 }
 
+/// What decisions depend on beside the facts: the operator's choices.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// New attempts that a task may get because checks found faults.
+    pub rework_max: u32,
+    /// What happens after failures, per role; the default for a role that is not named.
+    pub retries: HashMap<Role, RetryPolicy>,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { rework_max: limits::REWORK_MAX, retries: HashMap::new() }
+    }
+}
+
+impl Rules {
+    fn retry(&self, role: Role) -> RetryPolicy {
+        self.retries.get(&role).copied().unwrap_or_default()
+    }
+}
+
 /// One attempt of a task that should be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
@@ -37,42 +59,66 @@ pub struct Job {
     pub role: Role,
     /// The attempt.
     pub attempt: u32,
+    /// How long after its request it should begin.
+    pub delay: Duration,
 }
 
 /// The attempt in force of each planned task.
 pub(super) type Attempts = BTreeMap<TaskId, u32>;
 
-/// Decides the next step. `rework_max` is the number of new attempts that a task may get.
-pub fn next(facts: &Facts, rework_max: u32) -> Step {
+/// Decides the next step.
+pub fn next(facts: &Facts, rules: &Rules) -> Step {
     match &facts.plan {
-        None => plan_step(facts),
-        Some(plan) => match attempts(facts, plan, rework_max) {
+        None => plan_step(facts, rules),
+        Some(plan) => match attempts(facts, plan, rules) {
             Err(failure) => Step::Fail(failure),
-            Ok(attempts) => work_step(facts, plan, &attempts),
+            Ok(attempts) => work_step(facts, plan, &attempts, rules),
         },
     }
 }
 
-fn plan_step(facts: &Facts) -> Step {
-    for attempt in 1..=PLAN_ATTEMPTS_MAX {
-        let Some(reply) = facts.result(&TaskId::plan(), attempt) else {
-            return Step::Want(vec![Job { task: TaskId::plan(), role: Role::Planner, attempt }]);
+/// An attempt with its pause: none, unless the attempt before failed.
+fn job(facts: &Facts, rules: &Rules, task: &TaskId, role: Role, attempt: u32) -> Job {
+    let asked = |reply: &Reply| match reply.failure()?.retry {
+        Retry::After { ms } => Some(Duration::from_millis(ms)),
+        Retry::Never => None,
+    };
+    let before = attempt.checked_sub(1).filter(|before| *before >= facts.first(task));
+    let failed = before.and_then(|before| facts.result(task, before)).and_then(asked);
+    let delay = failed.map(|asked| {
+        let run = facts.requests.first().map(|entry| entry.message.metadata.run.as_str()).unwrap_or_default();
+        let hash = ContentHash::of(format!("{run}.{task}.{attempt}").as_bytes());
+        let share = f64::from(u16::from_str_radix(&hash.as_str()[..4], 16).unwrap_or(0)) / f64::from(u16::MAX);
+        rules.retry(role).delay(facts.failures(task, attempt - 1), asked, share)
+    });
+    Job { task: task.clone(), role, attempt, delay: delay.unwrap_or_default() }
+}
+
+fn plan_step(facts: &Facts, rules: &Rules) -> Step {
+    let task = TaskId::plan();
+    let first = facts.first(&task);
+    for attempt in first.. {
+        let Some(reply) = facts.result(&task, attempt) else {
+            return Step::Want(vec![job(facts, rules, &task, Role::Planner, attempt)]);
         };
         match proposed(reply).and_then(completed) {
             Ok(plan) => return Step::Adopt(plan),
-            Err(failure) if attempt == PLAN_ATTEMPTS_MAX || failure.retry == Retry::Never => {
+            Err(failure) if attempt - first >= rules.retry(Role::Planner).attempts || failure.retry == Retry::Never => {
                 return Step::Fail(about("the planner made no plan", &failure));
             }
             Err(_) => {}
         }
     }
-    unreachable!("the last attempt returns")
+    unreachable!("an attempt without a reply is always reached")
 }
 
 /// The plan in a planner's reply, checked again: the planner may be anybody's program.
 fn proposed(reply: &Reply) -> Result<Plan, Failure> {
     match (reply.failure(), reply.report()) {
         (Some(failure), _) => Err(failure.clone()),
+        (None, None) if matches!(reply.outcome, Outcome::Canceled { .. }) => {
+            Err(Failure::never(FailureKind::Internal, format!("it was canceled: {}", reply.text())))
+        }
         (None, Some(Report::Plan(plan))) => plan.recheck().map_err(|faults| {
             Failure::again(FailureKind::PlanInvalid, format!("the plan is no plan: {}", faults.join("; ")))
         }),
@@ -98,7 +144,7 @@ fn completed(mut plan: Plan) -> Result<Plan, Failure> {
     for coder in of(Role::Coder, &plan) {
         let tested = plan.tasks.iter().any(|task| task.role == Role::Qa && task.depends_on.contains(&coder));
         if !tested {
-            let id = TaskId::planned(plan.tasks.len() + 1);
+            let id = TaskId::unused(plan.tasks.iter().map(|task| &task.id));
             let description = format!("Test the files of task {coder}.");
             plan.tasks.push(PlanTask { id, description, role: Role::Qa, depends_on: vec![coder] });
         }
@@ -114,15 +160,15 @@ fn in_order(plan: &Plan) -> Result<Plan, Failure> {
 
 /// The attempt in force of every task, or why there can be none. It is never older than what was asked for or answered:
 /// a later reply to an earlier attempt changes nothing.
-pub(super) fn attempts(facts: &Facts, plan: &Plan, rework_max: u32) -> Result<Attempts, Failure> {
-    let asked: Attempts = plan.tasks.iter().map(|task| (task.id.clone(), facts.newest(&task.id).max(1))).collect();
+pub(super) fn attempts(facts: &Facts, plan: &Plan, rules: &Rules) -> Result<Attempts, Failure> {
+    let newest = |id: &TaskId| facts.newest(id).max(facts.first(id));
+    let asked: Attempts = plan.tasks.iter().map(|task| (task.id.clone(), newest(&task.id))).collect();
     let mut attempts = asked.clone();
     loop {
         // All tasks speak about the same attempts, so their order in the plan means nothing.
         let mut raises = Vec::new();
         for task in &plan.tasks {
-            if let Some(attempt) =
-                raised(&Situation { facts, plan, asked: &asked, attempts: &attempts, rework_max }, task)?
+            if let Some(attempt) = raised(&Situation { facts, plan, asked: &asked, attempts: &attempts, rules }, task)?
             {
                 raises.push((task.id.clone(), attempt));
             }
@@ -143,12 +189,12 @@ struct Situation<'a> {
     asked: &'a Attempts,
     /// The attempts in force.
     attempts: &'a Attempts,
-    rework_max: u32,
+    rules: &'a Rules,
 }
 
 /// The attempt that `task` must be raised to, above the one in force, if it must.
 fn raised(situation: &Situation<'_>, task: &PlanTask) -> Result<Option<u32>, Failure> {
-    let Situation { facts, plan, attempts, rework_max, .. } = *situation;
+    let Situation { facts, plan, attempts, rules, .. } = *situation;
     let attempt = attempts[&task.id];
     let inherited = task.depends_on.iter().map(|id| attempts[id]).max().unwrap_or(1);
     if inherited > attempt {
@@ -159,9 +205,9 @@ fn raised(situation: &Situation<'_>, task: &PlanTask) -> Result<Option<u32>, Fai
         Outcome::Failed { failure } if failure.retry == Retry::Never => {
             Err(about(&format!("{} failed task {}", task.role, task.id), failure))
         }
-        Outcome::Failed { failure } if attempt > rework_max => {
-            let what =
-                format!("{} failed task {} in all {attempt} attempts (rework_max {rework_max})", task.role, task.id);
+        Outcome::Failed { failure } if facts.failures(&task.id, attempt) > rules.retry(task.role).attempts => {
+            let (failed, retries) = (facts.failures(&task.id, attempt), rules.retry(task.role).attempts);
+            let what = format!("{} failed task {} {failed} times (retry attempts {retries})", task.role, task.id);
             Err(about(&what, failure))
         }
         Outcome::Failed { .. } => Ok(Some(attempt + 1)),
@@ -180,19 +226,19 @@ fn raised(situation: &Situation<'_>, task: &PlanTask) -> Result<Option<u32>, Fai
 /// A new attempt of a task that a check found faults with, once all checks of this attempt have spoken. It is above every
 /// attempt of whatever builds on the task, so that nothing made from the old work can count for the new.
 fn reworked(situation: &Situation<'_>, task: &PlanTask) -> Result<Option<u32>, Failure> {
-    let Situation { facts, plan, asked, attempts, rework_max } = *situation;
+    let Situation { facts, plan, asked, attempts, rules } = *situation;
     let attempt = attempts[&task.id];
     let checks = checks_of(plan, std::slice::from_ref(&task.id));
     let verdict = |check: &&PlanTask| facts.last_completed(&check.id, attempt..=attempts[&check.id]);
     let Some(verdicts) = checks.iter().map(verdict).collect::<Option<Vec<&Reply>>>() else { return Ok(None) };
     let Some(no) = verdicts.into_iter().find(|reply| rejects(reply)) else { return Ok(None) };
-    let builds_on_it =
-        |other: &&PlanTask| other.id == task.id || plan.ancestors(&other.id).iter().any(|before| before.id == task.id);
-    let newest = plan.tasks.iter().filter(builds_on_it).map(|other| asked[&other.id]).max().unwrap_or(attempt);
-    if newest > rework_max {
+    let newest = newest_built_on(plan, &task.id, |id| asked[id]);
+    let rework_max = rules.rework_max;
+    let reworked = newest + 1 - facts.first(&task.id).min(newest + 1);
+    if reworked > rework_max {
         let text = limits::cut(no.text(), SHOWN_BYTES);
         let message = format!(
-            "{} still finds faults in task {} after {newest} attempts (rework_max {rework_max}): {text}",
+            "{} still finds faults in task {} after {reworked} attempts (rework_max {rework_max}): {text}",
             no.role, task.id
         );
         return Err(Failure::never(FailureKind::ReworkExhausted, message));
@@ -200,7 +246,14 @@ fn reworked(situation: &Situation<'_>, task: &PlanTask) -> Result<Option<u32>, F
     Ok(Some(newest + 1))
 }
 
-fn rejects(reply: &Reply) -> bool {
+/// The newest attempt of a task and of all that builds on it.
+pub(super) fn newest_built_on(plan: &Plan, id: &TaskId, attempt: impl Fn(&TaskId) -> u32) -> u32 {
+    let builds_on_it =
+        |other: &&PlanTask| other.id == *id || plan.ancestors(&other.id).iter().any(|before| before.id == *id);
+    plan.tasks.iter().filter(builds_on_it).map(|other| attempt(&other.id)).max().unwrap_or_default()
+}
+
+pub(super) fn rejects(reply: &Reply) -> bool {
     reply.passed() == Some(false)
 }
 
@@ -224,15 +277,15 @@ pub(super) fn checks_of<'a>(plan: &'a Plan, tasks: &[TaskId]) -> Vec<&'a PlanTas
     plan.tasks.iter().filter(|task| task.role.checks()).filter(about).collect()
 }
 
-fn work_step(facts: &Facts, plan: &Plan, attempts: &Attempts) -> Step {
+fn work_step(facts: &Facts, plan: &Plan, attempts: &Attempts, rules: &Rules) -> Step {
     let open = |task: &&PlanTask| facts.result(&task.id, attempts[&task.id]).is_none();
     let pending: Vec<&PlanTask> = plan.tasks.iter().filter(open).collect();
     if pending.is_empty() {
-        return answer_step(facts, attempts);
+        return answer_step(facts, attempts, rules);
     }
     let wanted = |checked: bool| -> Vec<Job> {
         let ready = pending.iter().filter(|task| is_ready(facts, plan, task, attempts, checked));
-        ready.map(|task| Job { task: task.id.clone(), role: task.role, attempt: attempts[&task.id] }).collect()
+        ready.map(|task| job(facts, rules, &task.id, task.role, attempts[&task.id])).collect()
     };
     // Two tasks can each wait for a check that waits for the other one; then what they depend on has to do.
     let jobs = Some(wanted(true)).filter(|jobs| !jobs.is_empty()).unwrap_or_else(|| wanted(false));
@@ -258,12 +311,12 @@ fn is_ready(facts: &Facts, plan: &Plan, task: &PlanTask, attempts: &Attempts, ch
     })
 }
 
-fn answer_step(facts: &Facts, attempts: &Attempts) -> Step {
+fn answer_step(facts: &Facts, attempts: &Attempts, rules: &Rules) -> Step {
     let task = TaskId::answer();
-    let newest = attempts.values().max().copied().unwrap_or(1);
+    let newest = attempts.values().max().copied().unwrap_or(1).max(facts.first(&task));
     for attempt in newest.. {
         let Some(reply) = facts.result(&task, attempt) else {
-            return Step::Want(vec![Job { task, role: Role::Synthesizer, attempt }]);
+            return Step::Want(vec![job(facts, rules, &task, Role::Synthesizer, attempt)]);
         };
         match reply.failure() {
             None if matches!(reply.outcome, Outcome::Canceled { .. }) => {
@@ -271,7 +324,9 @@ fn answer_step(facts: &Facts, attempts: &Attempts) -> Step {
                 return Step::Fail(about("the synthesizer made no answer", &canceled));
             }
             None => return Step::Complete,
-            Some(failure) if failure.retry == Retry::Never || attempt > newest => {
+            Some(failure)
+                if failure.retry == Retry::Never || attempt - newest >= rules.retry(Role::Synthesizer).attempts =>
+            {
                 return Step::Fail(about("the synthesizer made no answer", failure));
             }
             Some(_) => {}

@@ -65,7 +65,7 @@ fn simulate(world: &World, order: &[u8]) -> Ran {
     let mut before = Attempts::new();
     for turn in 0.. {
         assert!(turn < 10_000, "the run does not end: {world:?}");
-        let jobs = match next(&facts, REWORK_MAX) {
+        let jobs = match next(&facts, &rules()) {
             Step::Adopt(plan) => {
                 facts.plan = Some(plan);
                 continue;
@@ -73,7 +73,7 @@ fn simulate(world: &World, order: &[u8]) -> Ran {
             Step::Want(jobs) => jobs,
             end => return Ran { facts, end, given },
         };
-        let now = facts.plan.as_ref().map(|plan| attempts(&facts, plan, REWORK_MAX).unwrap()).unwrap_or_default();
+        let now = facts.plan.as_ref().map(|plan| attempts(&facts, plan, &rules()).unwrap()).unwrap_or_default();
         for (task, attempt) in &before {
             assert!(now[task] >= *attempt, "{task} went back from attempt {attempt}: {world:?}");
         }
@@ -147,7 +147,7 @@ proptest! {
         let ran = simulate(&world, &order);
         let tasks = ran.facts.plan.as_ref().map_or(0, |plan| plan.tasks.len());
         let exchanges = 2 * ran.given.len();
-        prop_assert!(exchanges <= limits::exchanges_max(tasks, REWORK_MAX), "{exchanges} exchanges of {tasks} tasks");
+        prop_assert!(exchanges <= limits::exchanges_max(tasks, REWORK_MAX + RetryPolicy::default().attempts), "{exchanges} exchanges of {tasks} tasks");
         let deadlock = matches!(&ran.end, Step::Fail(failure) if failure.kind == FailureKind::Deadlock);
         prop_assert!(!deadlock, "{:?}", ran.end);
     }
@@ -162,7 +162,7 @@ proptest! {
         for reply in one.facts.results.values().rev().chain(one.facts.results.values()) {
             shuffled.absorb(reply.clone());
         }
-        prop_assert_eq!(&next(&shuffled, REWORK_MAX), &one.end, "the order and number of arrivals");
+        prop_assert_eq!(&next(&shuffled, &rules()), &one.end, "the order and number of arrivals");
         if one.end == Step::Complete {
             prop_assert_eq!(keys(&one), keys(&other));
             prop_assert_eq!(one.given, other.given, "the same attempt was given other input");
@@ -176,7 +176,7 @@ proptest! {
         let ran = simulate(&world, &order);
         if ran.end == Step::Complete {
             let plan = ran.facts.plan.as_ref().unwrap();
-            let in_force = attempts(&ran.facts, plan, REWORK_MAX).unwrap();
+            let in_force = attempts(&ran.facts, plan, &rules()).unwrap();
             for task in &plan.tasks {
                 let needs: Vec<_> = task.depends_on.iter().map(|need| (need.clone(), in_force[need])).collect();
                 prop_assert_eq!(&ran.given[&(task.id.clone(), in_force[&task.id])], &needs, "{}", task.id);

@@ -8,6 +8,13 @@ mod properties;
 
 const REWORK_MAX: u32 = 3;
 
+/// The built-in roles' rules: one retry for the planner and the synthesizer, three for the others.
+fn rules() -> Rules {
+    let once = RetryPolicy { attempts: 1, ..RetryPolicy::default() };
+    let retries = HashMap::from([(Role::Planner, once), (Role::Synthesizer, once)]);
+    Rules { rework_max: REWORK_MAX, retries }
+}
+
 fn id(number: usize) -> TaskId {
     TaskId::planned(number)
 }
@@ -55,14 +62,14 @@ fn after(plan: &Plan, outcomes: &[(usize, u32, Outcome)]) -> Facts {
 }
 
 fn wants(facts: &Facts) -> Vec<(String, u32)> {
-    match next(facts, REWORK_MAX) {
+    match next(facts, &rules()) {
         Step::Want(jobs) => jobs.into_iter().map(|job| (job.task.to_string(), job.attempt)).collect(),
         other => panic!("{other:?}"),
     }
 }
 
 fn failure(facts: &Facts) -> Failure {
-    match next(facts, REWORK_MAX) {
+    match next(facts, &rules()) {
         Step::Fail(failure) => failure,
         other => panic!("{other:?}"),
     }
@@ -103,7 +110,7 @@ fn a_plan_is_adopted_with_a_qa_task_for_untested_code() {
     ] {
         let mut facts = facts(None);
         facts.absorb(reply(Role::Planner, &TaskId::plan(), 1, done(Some(Report::Plan(plan(tasks))))));
-        let Step::Adopt(adopted) = next(&facts, REWORK_MAX) else { panic!("{tasks:?}") };
+        let Step::Adopt(adopted) = next(&facts, &rules()) else { panic!("{tasks:?}") };
         assert_eq!(adopted.tasks.len(), tasks.len() + completed_with, "{adopted:?}");
         for coder in adopted.tasks.iter().filter(|task| task.role == Role::Coder) {
             assert!(
@@ -119,7 +126,7 @@ fn a_plan_as_large_as_allowed_finishes_no_code_untested() {
     let tasks = vec![(Role::Coder, &[][..]); limits::PLAN_TASKS_MAX];
     let mut facts = facts(None);
     facts.absorb(reply(Role::Planner, &TaskId::plan(), 1, done(Some(Report::Plan(plan(&tasks))))));
-    match next(&facts, REWORK_MAX) {
+    match next(&facts, &rules()) {
         Step::Adopt(plan) => {
             let tested = |id: &TaskId| plan.tasks.iter().any(|t| t.role == Role::Qa && t.depends_on.contains(id));
             let bare = plan.tasks.iter().filter(|t| t.role == Role::Coder && !tested(&t.id)).count();
@@ -208,7 +215,7 @@ fn failures_are_tried_again_only_when_that_may_help() {
     assert_eq!(failure(&after(&one, &[(1, 1, broken(false))])).kind, FailureKind::ModelOutput);
     let all: Vec<_> = (1..=1 + REWORK_MAX).map(|attempt| (1, attempt, broken(true))).collect();
     let failure = failure(&after(&one, &all));
-    assert!(failure.message.contains("all 4 attempts"), "{failure}");
+    assert!(failure.message.contains("4 times (retry attempts 3)"), "{failure}");
 }
 
 #[test]
@@ -223,7 +230,7 @@ fn the_answer_is_asked_for_at_the_newest_attempt_and_once_more() {
     assert_eq!(wants(&facts), named(&[("answer", 3)]));
     let mut given = facts.clone();
     given.absorb(reply(Role::Synthesizer, &TaskId::answer(), 3, done(None)));
-    assert_eq!(next(&given, REWORK_MAX), Step::Complete);
+    assert_eq!(next(&given, &rules()), Step::Complete);
     facts.absorb(reply(Role::Synthesizer, &TaskId::answer(), 3, broken(true)));
     assert!(failure(&facts).message.contains("the synthesizer made no answer"));
 }
@@ -234,7 +241,7 @@ fn a_canceled_answer_is_no_answer() {
     let mut facts = after(&one, &[(1, 1, done(None))]);
     let canceled = Outcome::Canceled { reason: "by hand".into() };
     facts.absorb(reply(Role::Synthesizer, &TaskId::answer(), 1, canceled));
-    assert!(matches!(next(&facts, REWORK_MAX), Step::Fail(_)), "{:?}", next(&facts, REWORK_MAX));
+    assert!(matches!(next(&facts, &rules()), Step::Fail(_)), "{:?}", next(&facts, &rules()));
 }
 
 /// The reviewer broke once and then approved attempt 1 of the code, as its own attempt 2; qa rejects attempt 1. The new
@@ -285,7 +292,7 @@ fn a_check_of_two_coders_looks_again_whenever_one_of_them_wrote() {
 fn a_rejected_check_is_never_simply_dropped() {
     let odd = plan(&[(Role::Researcher, &[]), (Role::Reviewer, &[1])]);
     let facts = after(&odd, &[(1, 1, done(None)), (2, 1, verdict(Verdict::Changes))]);
-    let step = next(&facts, REWORK_MAX);
+    let step = next(&facts, &rules());
     let answered = matches!(&step, Step::Want(jobs) if jobs.iter().any(|job| job.task == TaskId::answer()));
     assert!(!answered, "a run whose only check says no goes straight to its answer: {step:?}");
 }

@@ -1,16 +1,16 @@
 //! A run as people see it: the same facts, in words.
 
 use super::facts::Facts;
-use super::next::{Attempts, attempts};
+use super::next::{Attempts, Rules, attempts};
 use crate::store::{Store, StoreError};
 use crate::wire::subject::TaskSubject;
 use crate::wire::{Outcome, Reply, Role, RunId, RunView, TaskId, TaskStatus, TaskView, Usage, WIRE_VERSION};
 
-/// Everything about a run; `None` when it is not kept. `rework_max` is the orchestrators' setting.
+/// Everything about a run; `None` when it is not kept. `rules` are the orchestrators' settings.
 ///
 /// # Errors
 /// When the store cannot be read.
-pub async fn view(store: &Store, run: &RunId, rework_max: u32) -> Result<Option<RunView>, StoreError> {
+pub async fn view(store: &Store, run: &RunId, rules: &Rules) -> Result<Option<RunView>, StoreError> {
     let Some(recorded) = store.runs.record(run).await? else {
         return Ok(None);
     };
@@ -24,7 +24,7 @@ pub async fn view(store: &Store, run: &RunId, rework_max: u32) -> Result<Option<
         v: WIRE_VERSION,
         run: run.clone(),
         status: recorded.record.status,
-        tasks: tasks(&facts, rework_max),
+        tasks: tasks(&facts, rules),
         answer: result.as_ref().filter(|reply| reply.failure().is_none()).map(|reply| reply.text().to_owned()),
         failure: result.as_ref().and_then(Reply::failure).cloned(),
         artifacts: result.as_ref().map(|reply| reply.artifacts().to_vec()).unwrap_or_default(),
@@ -33,12 +33,12 @@ pub async fn view(store: &Store, run: &RunId, rework_max: u32) -> Result<Option<
     }))
 }
 
-fn tasks(facts: &Facts, rework_max: u32) -> Vec<TaskView> {
+fn tasks(facts: &Facts, rules: &Rules) -> Vec<TaskView> {
     let mut views =
         vec![task(facts, &TaskId::plan(), Role::Planner, "make the plan", &[], last(facts, &TaskId::plan()))];
     if let Some(plan) = &facts.plan {
         // After a failure there are no attempts in force; the last ones that were asked for are shown.
-        let in_force: Attempts = attempts(facts, plan, rework_max).unwrap_or_default();
+        let in_force: Attempts = attempts(facts, plan, rules).unwrap_or_default();
         for planned in &plan.tasks {
             let asked = last(facts, &planned.id);
             let attempt = in_force.get(&planned.id).copied().filter(|attempt| *attempt <= asked).unwrap_or(asked);

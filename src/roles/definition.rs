@@ -13,6 +13,10 @@ use crate::wire::Role;
 
 /// Bytes of a role file.
 const ROLE_FILE_BYTES_MAX: u64 = 256 * 1024;
+/// Seconds of the longest pause between two attempts that a policy can lead to.
+const RETRY_DELAY_S_MAX: f64 = 600.0;
+/// Most new attempts that a policy can allow.
+const RETRY_ATTEMPTS_MAX: u32 = 20;
 
 /// One role's definition.
 #[derive(Clone, Debug)]
@@ -27,6 +31,8 @@ pub struct RoleDefinition {
     pub prompt: String,
     /// Its bounds.
     pub limits: RoleLimits,
+    /// What happens after its failures.
+    pub retry: RetryPolicy,
 }
 
 /// A role's bounds.
@@ -53,6 +59,50 @@ impl RoleLimits {
     }
 }
 
+/// What happens after a failure that a new attempt may get past: how many new attempts, and how long before each.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetryPolicy {
+    /// New attempts of one task.
+    pub attempts: u32,
+    /// Seconds before the first of them, at least; a failure can ask for more.
+    pub delay_s: f64,
+    /// What the delay is multiplied by for each further one.
+    pub factor: f64,
+    /// Part of the delay that is added at random, from 0 to this, so that many do not come back at once.
+    pub jitter: f64,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { attempts: 3, delay_s: 0.5, factor: 2.0, jitter: 0.2 }
+    }
+}
+
+impl RetryPolicy {
+    /// The pause before the new attempt that follows the `failures`-th failure (from 1), when the failure itself asks for
+    /// `asked`. `share` is where in the jitter this one lies, from 0 to 1: drawn from the task's name, so that two
+    /// orchestrators come to the same pause. At most [`RETRY_DELAY_S_MAX`] seconds, or what was asked for.
+    pub fn delay(&self, failures: u32, asked: Duration, share: f64) -> Duration {
+        let doubled = self.delay_s * self.factor.powi(i32::try_from(failures).unwrap_or(i32::MAX).saturating_sub(1));
+        let own = Duration::try_from_secs_f64(doubled.min(RETRY_DELAY_S_MAX)).unwrap_or_default();
+        own.max(asked).mul_f64(1.0 + self.jitter * share.clamp(0.0, 1.0))
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let sound = |value: f64, from: f64, to: f64| value.is_finite() && (from..=to).contains(&value);
+        match () {
+            () if self.attempts > RETRY_ATTEMPTS_MAX => Err(format!("attempts is over {RETRY_ATTEMPTS_MAX}")),
+            () if !sound(self.delay_s, 0.0, RETRY_DELAY_S_MAX) => {
+                Err(format!("delay_s must be 0 to {RETRY_DELAY_S_MAX}"))
+            }
+            () if !sound(self.factor, 1.0, 10.0) => Err("factor must be 1 to 10".into()),
+            () if !sound(self.jitter, 0.0, 1.0) => Err("jitter must be 0 to 1".into()),
+            () => Ok(()),
+        }
+    }
+}
+
 /// A role file that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("role file {file} cannot be used: {why}")]
@@ -70,6 +120,8 @@ struct FrontMatter {
     #[serde(default)]
     model: Option<String>,
     limits: RoleLimits,
+    #[serde(default)]
+    retry: RetryPolicy,
     #[serde(default)]
     output: Option<serde_json::Value>,
 }
@@ -139,6 +191,7 @@ fn parse(role: Role, text: &str) -> Result<RoleDefinition, String> {
     if matter.limits.slots == 0 || matter.limits.time_s == 0 || matter.limits.output_tokens == 0 {
         return Err("limits must be 1 or more".into());
     }
+    matter.retry.check().map_err(|why| format!("retry: {why}"))?;
     super::prompt::check(prompt).map_err(|error| format!("prompt: {error}"))?;
     Ok(RoleDefinition {
         role,
@@ -146,6 +199,7 @@ fn parse(role: Role, text: &str) -> Result<RoleDefinition, String> {
         output: matter.output,
         prompt: prompt.trim().to_owned(),
         limits: matter.limits,
+        retry: matter.retry,
     })
 }
 
@@ -173,11 +227,23 @@ mod tests {
             (good.replace("slots: 4", "slots: 0"), "1 or more"),
             (good.replace("slots: 4", "slot: 4"), "unknown field"),
             (good.replace("model: default", "model: huge"), "only tier"),
+            (good.replace("limits:", "retry: { factor: .nan }\nlimits:"), "factor"),
+            (good.replace("limits:", "retry: { delay_s: -1 }\nlimits:"), "delay_s"),
+            (good.replace("limits:", "retry: { tries: 2 }\nlimits:"), "unknown field"),
             (good.replace("{% if evidence %}", "{% if %}"), "prompt"),
         ] {
             let why = parse(Role::Coder, &text).unwrap_err();
             assert!(why.contains(says), "{says}: {why}");
         }
+    }
+
+    #[test]
+    fn the_pause_grows_and_is_never_shorter_than_what_was_asked_for() {
+        let policy = RetryPolicy { attempts: 5, delay_s: 1.0, factor: 2.0, jitter: 0.5 };
+        let pause = |failures, asked, share| policy.delay(failures, Duration::from_secs(asked), share).as_millis();
+        assert_eq!([pause(1, 0, 0.0), pause(2, 0, 0.0), pause(3, 0, 0.0)], [1_000, 2_000, 4_000]);
+        assert_eq!([pause(1, 30, 0.0), pause(1, 0, 1.0), pause(1, 30, 1.0)], [30_000, 1_500, 45_000]);
+        assert_eq!(pause(u32::MAX, 0, 0.0), 600_000, "capped");
     }
 
     #[test]

@@ -30,7 +30,7 @@ use crate::store::Store;
 use crate::wire::{Artifact, Failure, FailureKind, Outcome, Reply, Report, Role, Task, Usage};
 use crate::worker::Work;
 
-pub use self::definition::{RoleDefinition, RoleError, RoleLimits, RoleSet};
+pub use self::definition::{RetryPolicy, RoleDefinition, RoleError, RoleLimits, RoleSet};
 pub use self::qa::{Prepare, Tester};
 pub use self::trouble::of_model;
 

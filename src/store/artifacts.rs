@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::StoreError;
-use crate::bus::{Bus, BusError, Outgoing};
+use crate::bus::{Bus, BusError, Outgoing, Point};
 use crate::wire::{Artifact, ContentHash, FilePath, Role, RunId, limits};
 
 /// Files by name.
@@ -33,7 +33,7 @@ impl Artifacts {
             let sha256 = ContentHash::of(content);
             let parts = content.chunks(limits::BLOB_PART_BYTES_MAX).enumerate().map(|(number, part)| {
                 let subject = self.bus.root.blob(role, run, &sha256, number as u64);
-                Outgoing::new(self.stream.clone(), subject, part.to_vec()).expecting(0)
+                Outgoing::new(Point::Blob, self.stream.clone(), subject, part.to_vec()).expecting(0)
             });
             for stored in self.bus.store_all(parts.collect()).await {
                 match stored {

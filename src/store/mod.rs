@@ -1,9 +1,11 @@
-//! Floor 2: what is kept, by kind: runs, the requests sent, the replies, the files, the shared state.
+//! Floor 2: what is kept, by kind: runs, the requests sent, the replies, the files, the shared state, dead letters.
 //!
 //! Facts are written once and never changed: a goal, a plan revision, a request, a reply, a blob. Two things change, both
 //! by compare-and-set: a run's record, with the run's owner as its only writer, and shared state.
 
 mod artifacts;
+mod dead;
+mod janitor;
 mod results;
 mod runs;
 mod state;
@@ -12,6 +14,8 @@ use crate::bus::{Bus, BusError};
 use crate::wire::FilePath;
 
 pub use artifacts::{Artifacts, FileSet};
+pub use dead::DeadLetters;
+pub use janitor::{Janitor, Swept};
 pub use results::{Results, Stored};
 pub use runs::{Accepted, HistoryEntry, Recorded, Runs};
 pub use state::{SharedState, StateEntry};
@@ -77,13 +81,20 @@ pub struct Store {
     pub artifacts: Artifacts,
     /// Shared state.
     pub state: SharedState,
+    /// What could not be done.
+    pub dead: DeadLetters,
+    /// Removes what is over.
+    pub janitor: Janitor,
 }
 
 impl Store {
     /// The stores of the fleet that `bus` is connected to.
     pub fn new(bus: &Bus) -> Self {
+        let runs = Runs::new(bus);
         Self {
-            runs: Runs::new(bus),
+            dead: DeadLetters::new(bus),
+            janitor: Janitor::new(bus, &runs),
+            runs,
             results: Results::new(bus),
             artifacts: Artifacts::new(bus),
             state: SharedState::new(bus),

@@ -1,7 +1,7 @@
 //! Replies: one per task and attempt, and the first writer wins, whoever it is.
 
 use super::{StoreError, read};
-use crate::bus::{Bus, BusError, Kept, Outgoing};
+use crate::bus::{Bus, BusError, Kept, Outgoing, Point};
 use crate::wire::subject::TaskSubject;
 use crate::wire::{Failure, FailureKind, Outcome, Reply, RunId};
 
@@ -53,14 +53,22 @@ impl Results {
         Some((to, reply))
     }
 
+    /// Tells whoever works on `run` to look again, now that something was decided for it. Not awaited, not retried: they look
+    /// by themselves now and then.
+    pub async fn nudge(&self, run: &RunId) {
+        if let Err(error) = self.bus.client.publish(self.bus.root.nudge(run), bytes::Bytes::new()).await {
+            tracing::debug!(%run, "a nudge was not sent: {error}");
+        }
+    }
+
     /// Publishes a reply until it is stored or another one is found in its place.
     ///
     /// # Errors
     /// When the server gave no verdict for longer than a publish may take.
-    pub async fn publish(&self, reply: &Reply) -> Result<Stored, StoreError> {
+    pub async fn publish(&self, point: Point, reply: &Reply) -> Result<Stored, StoreError> {
         let to = reply.subject();
         let subject = self.bus.root.result(&to);
-        let message = Outgoing::new(self.stream.clone(), subject.clone(), reply.to_payload()).expecting(0);
+        let message = Outgoing::new(point, self.stream.clone(), subject.clone(), reply.to_payload()).expecting(0);
         match self.bus.store(message).await {
             Ok(sequence) => Ok(Stored::Ours(sequence)),
             Err(BusError::Taken { .. }) => {

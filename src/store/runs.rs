@@ -4,7 +4,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{StoreError, json, read};
-use crate::bus::{Bucket, Bus, BusError, Entry, Outgoing};
+use crate::bus::{Bucket, Bus, BusError, Entry, Outgoing, Point};
 use crate::wire::{Goal, Message, Plan, RunId, RunRecord, RunSummary};
 
 /// Runs and their history.
@@ -52,7 +52,7 @@ impl Runs {
 
     /// Keeps a goal and its new record. Idempotent: a door that died between the two is completed by the next try.
     pub async fn accept(&self, run: &RunId, goal: &Goal) -> Result<Accepted, StoreError> {
-        match self.runs.update(&format!("{run}.goal"), json(goal), 0).await {
+        match self.runs.update(Point::Goal, &format!("{run}.goal"), json(goal), 0).await {
             Ok(_) => {}
             Err(BusError::Taken { .. }) if self.goal(run).await?.as_ref() == Some(goal) => {}
             Err(BusError::Taken { .. }) => return Ok(Accepted::Conflict),
@@ -60,7 +60,7 @@ impl Runs {
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let record = RunRecord::submitted(i64::try_from(now).unwrap_or(i64::MAX));
-        match self.runs.update(run.as_str(), json(&record), 0).await {
+        match self.runs.update(Point::Record, run.as_str(), json(&record), 0).await {
             Ok(_) => Ok(Accepted::New),
             Err(BusError::Taken { .. }) => {
                 let known = self.record(run).await?;
@@ -83,7 +83,7 @@ impl Runs {
 
     /// Keeps a revision of a plan, and returns what is kept: ours, or the one that was first.
     pub async fn keep_plan(&self, run: &RunId, revision: u32, plan: &Plan) -> Result<Plan, StoreError> {
-        match self.runs.update(&format!("{run}.plan.{revision}"), json(plan), 0).await {
+        match self.runs.update(Point::Plan, &format!("{run}.plan.{revision}"), json(plan), 0).await {
             Ok(_) => Ok(plan.clone()),
             Err(BusError::Taken { .. }) => Ok(self.plan(run, revision).await?.unwrap_or_else(|| plan.clone())),
             Err(error) => Err(error.into()),
@@ -98,29 +98,39 @@ impl Runs {
         Ok(Some(Recorded { record: read(&entry.value, &entry.key, "run record")?, revision: entry.revision }))
     }
 
-    /// When the server stored the record as it is now, in nanoseconds since 1970; right after a write this is the
-    /// server's present.
-    pub async fn touched_at(&self, run: &RunId) -> Result<i64, StoreError> {
-        Ok(self.runs.get_from_leader(run.as_str()).await?.map_or(0, |entry| entry.at))
-    }
-
     /// Writes the record over `revision`; `None` when somebody else wrote it meanwhile.
-    pub async fn write(&self, run: &RunId, record: &RunRecord, revision: u64) -> Result<Option<u64>, StoreError> {
-        match self.runs.update(run.as_str(), json(record), revision).await {
+    pub async fn write(
+        &self,
+        point: Point,
+        run: &RunId,
+        record: &RunRecord,
+        revision: u64,
+    ) -> Result<Option<u64>, StoreError> {
+        match self.runs.update(point, run.as_str(), json(record), revision).await {
             Ok(revision) => Ok(Some(revision)),
             Err(BusError::Taken { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
+    /// All records that this version can read, each with its run and the time that the server stored it, in nanoseconds since
+    /// 1970.
+    pub async fn records(&self) -> Result<Vec<(RunId, Recorded, i64)>, StoreError> {
+        let recorded = |entry: Entry| {
+            let record: RunRecord = read(&entry.value, &entry.key, "run record").ok()?;
+            Some((entry.key.parse().ok()?, Recorded { record, revision: entry.revision }, entry.at))
+        };
+        Ok(self.runs.scan_filter("*").await?.into_iter().filter_map(recorded).collect())
+    }
+
     /// All runs that are kept, the newest first.
     pub async fn list(&self) -> Result<Vec<RunSummary>, StoreError> {
-        let summary = |entry: Entry| {
-            let run = entry.key.parse().ok()?;
-            let record: RunRecord = read(&entry.value, &entry.key, "run record").ok()?;
-            Some(RunSummary { run, status: record.status, submitted_at: record.submitted_at })
+        let summary = |(run, Recorded { record, .. }, _)| RunSummary {
+            run,
+            status: record.status,
+            submitted_at: record.submitted_at,
         };
-        let mut runs: Vec<_> = self.runs.scan_filter("*").await?.into_iter().filter_map(summary).collect();
+        let mut runs: Vec<_> = self.records().await?.into_iter().map(summary).collect();
         runs.sort_by_key(|run| std::cmp::Reverse(run.submitted_at));
         Ok(runs)
     }
@@ -128,7 +138,8 @@ impl Runs {
     /// The message that writes a request into the history, once.
     pub fn history_message(&self, message: &Message) -> Outgoing {
         let about = &message.metadata;
-        self.history.update_message(&format!("{}.{}.{}", about.run, about.task, about.attempt), json(message), 0)
+        let key = format!("{}.{}.{}", about.run, about.task, about.attempt);
+        self.history.update_message(Point::History, &key, json(message), 0)
     }
 
     /// The requests that a run sent, in their order. Entries that this version cannot read are an error, because the

@@ -11,7 +11,8 @@ use async_nats::HeaderMap;
 use serde_json::Value;
 
 use super::StoreError;
-use crate::bus::{Bucket, Bus, BusError};
+use crate::bus::failpoint::{Side, hit};
+use crate::bus::{Bucket, Bus, BusError, Point};
 use crate::wire::{RunId, limits};
 
 /// Tries of one update before it gives up.
@@ -132,7 +133,7 @@ impl SharedState {
             0 => Ok(true),
             1 => {
                 let (key, text, revision) = writes.remove(0);
-                match self.bucket.update(&key, text, revision).await {
+                match self.bucket.update(Point::State, &key, text, revision).await {
                     Ok(_) => Ok(true),
                     Err(BusError::Taken { .. }) => Ok(false),
                     Err(error) => Err(error.into()),
@@ -144,6 +145,7 @@ impl SharedState {
 
     /// An atomic batch (ADR-50): all messages carry the batch's id and their number; the last commits.
     async fn write_batch(&self, writes: Vec<(String, String, u64)>) -> Result<bool, StoreError> {
+        hit(Point::State, Side::Before);
         let batch = format!("{:032x}", rand::random::<u128>());
         let last = writes.len();
         for (index, (key, text, revision)) in writes.into_iter().enumerate() {
@@ -168,6 +170,7 @@ impl SharedState {
                 return if CONFLICTS.contains(&error.0) { Ok(false) } else { Err(failed(error.1.into()).into()) };
             }
         }
+        hit(Point::State, Side::After);
         Ok(true)
     }
 }

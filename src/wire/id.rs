@@ -118,6 +118,16 @@ impl TaskId {
         Self("start".into())
     }
 
+    /// The message that shows a canceled run to an orchestrator.
+    pub fn cancel() -> Self {
+        Self("cancel".into())
+    }
+
+    /// The message that shows a run to an orchestrator when a deadline of it is over.
+    pub fn alarm() -> Self {
+        Self("alarm".into())
+    }
+
     /// The message that hands a run over from the delivery with stream sequence `seq`.
     pub fn over(seq: u64) -> Self {
         Self(format!("over{seq}"))
@@ -131,6 +141,12 @@ impl TaskId {
     /// A task asked for at a role's door.
     pub fn ask() -> Self {
         Self("ask".into())
+    }
+
+    /// An id `t<n>` above all of these.
+    pub fn unused<'a>(taken: impl IntoIterator<Item = &'a TaskId>) -> Self {
+        let number = |id: &TaskId| id.0.strip_prefix('t')?.parse::<usize>().ok();
+        Self::planned(taken.into_iter().filter_map(number).max().unwrap_or(0).saturating_add(1))
     }
 
     /// The `number`-th task of a plan, counted from 1.

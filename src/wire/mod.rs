@@ -5,6 +5,7 @@
 //! tagged, unknown fields are tolerated, unknown versions are refused, and each type has a golden file in
 //! `tests/golden/`, so that a change of the wire is a change of a file that a reviewer sees.
 
+mod dead;
 mod event;
 mod failure;
 mod goal;
@@ -20,6 +21,7 @@ pub mod subject;
 mod task;
 mod usage;
 
+pub use dead::DeadLetter;
 pub use event::{Event, EventKind};
 pub use failure::{Failure, FailureKind, Retry};
 pub use goal::{Attachment, AttachmentBody, Goal, GoalError, GoalRequest};
@@ -29,7 +31,7 @@ pub use path::{BadPath, FilePath, clashes};
 pub use plan::{Plan, PlanTask};
 pub use report::{Finding, Outcome, Report, Review, TestFailure, TestReport, Verdict};
 pub use role::{Role, UnknownRole};
-pub use run::{Owner, RunRecord, RunStatus, RunSummary, RunView, TaskStatus, TaskView};
+pub use run::{Owner, Restart, RunRecord, RunStatus, RunSummary, RunView, TaskStatus, TaskView};
 pub use subject::Root;
 pub use task::{Artifact, Ask, Content, ContextItem, Reply, Task};
 pub use usage::Usage;

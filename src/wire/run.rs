@@ -1,5 +1,7 @@
 //! A run's record, and how a run looks to people.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Artifact, Failure, Role, RunId, TaskId, Usage, WIRE_VERSION};
@@ -25,6 +27,19 @@ pub struct RunRecord {
     pub results_seen: u64,
     /// When it was submitted, in seconds since 1970, by the clock of the door.
     pub submitted_at: i64,
+    /// What the generation began from, when it is not the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart: Option<Restart>,
+}
+
+/// Where a new generation of a run begins: what is done stays, the rest is done again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restart {
+    /// The first attempt of each task in this generation; its budgets of rework and retries count from there. A task that
+    /// is kept begins with the attempt that was completed.
+    pub first: BTreeMap<TaskId, u32>,
+    /// Requests that were sent before; loops are looked for, and exchanges counted, in what came after.
+    pub messages: usize,
 }
 
 /// Which delivery holds a run. `seq` and `at` are the server's, so that two holders can be put in order.
@@ -149,6 +164,7 @@ impl RunRecord {
             takeovers: 0,
             results_seen: 0,
             submitted_at: now,
+            restart: None,
         }
     }
 }

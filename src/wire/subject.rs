@@ -85,6 +85,14 @@ impl Root {
     pub fn events_stream(&self) -> String {
         self.stream("EVENTS")
     }
+    /// What is to come at a time.
+    pub fn later_stream(&self) -> String {
+        self.stream("LATER")
+    }
+    /// What could not be done.
+    pub fn dead_stream(&self) -> String {
+        self.stream("DEAD")
+    }
     /// Records, goals and plans.
     pub fn runs_bucket(&self) -> String {
         format!("{}_runs", self.0)
@@ -112,6 +120,10 @@ impl Root {
     /// Where an accepted reply is seen live.
     pub fn stored(&self, to: &TaskSubject) -> String {
         format!("{}.stored.{}.{}.{}.{}", self.0, to.role, to.run, to.task, to.attempt)
+    }
+    /// All queued messages of a run.
+    pub fn tasks_of_run(&self, run: &RunId) -> String {
+        format!("{}.task.*.{run}.>", self.0)
     }
     /// All tasks.
     pub fn all_tasks(&self) -> String {
@@ -145,6 +157,46 @@ impl Root {
     pub fn all_blobs(&self) -> String {
         format!("{}.blob.>", self.0)
     }
+    /// All files of a run.
+    pub fn blobs_of(&self, run: &RunId) -> String {
+        format!("{}.blob.*.{run}.>", self.0)
+    }
+    /// Where a task waits for its time.
+    pub fn later(&self, to: &TaskSubject) -> String {
+        format!("{}.later.{}.{}.{}.{}", self.0, to.run, to.role, to.task, to.attempt)
+    }
+    /// All of a run that waits for its time.
+    pub fn later_of(&self, run: &RunId) -> String {
+        format!("{}.later.{run}.>", self.0)
+    }
+    /// Where the server puts it when its time has come.
+    pub fn due(&self, to: &TaskSubject) -> String {
+        format!("{}.due.{}.{}.{}.{}", self.0, to.role, to.run, to.task, to.attempt)
+    }
+    /// All that waits for its time.
+    pub fn all_later(&self) -> String {
+        format!("{}.later.>", self.0)
+    }
+    /// All whose time has come.
+    pub fn all_due(&self) -> String {
+        format!("{}.due.>", self.0)
+    }
+    /// A task that was given up.
+    pub fn dead(&self, role: Role, run: &RunId, task: &TaskId) -> String {
+        format!("{}.dead.{role}.{run}.{task}", self.0)
+    }
+    /// All given-up tasks of a run.
+    pub fn dead_of(&self, run: &RunId) -> String {
+        format!("{}.dead.*.{run}.*", self.0)
+    }
+    /// All given-up tasks.
+    pub fn all_dead(&self) -> String {
+        format!("{}.dead.>", self.0)
+    }
+    /// "Look again" for whoever works on a run; the truth is stored.
+    pub fn nudge(&self, run: &RunId) -> String {
+        format!("{}.nudge.{run}", self.0)
+    }
     /// One event.
     pub fn event(&self, run: &RunId, kind: EventKind) -> String {
         format!("{}.event.{run}.{}", self.0, kind.name())
@@ -158,12 +210,12 @@ impl Root {
         format!("{}.event.>", self.0)
     }
 
-    /// Reads a task, result or stored subject; `None` when it is none of this fleet.
+    /// Reads a task, due, result or stored subject; `None` when it is none of this fleet.
     pub fn parse(&self, subject: &str) -> Option<TaskSubject> {
         let rest = subject.strip_prefix(&self.0)?.strip_prefix('.')?;
         let mut tokens = rest.split('.');
         let kind = tokens.next()?;
-        if !["task", "result", "stored"].contains(&kind) {
+        if !["task", "due", "result", "stored"].contains(&kind) {
             return None;
         }
         let found = TaskSubject {
@@ -216,7 +268,7 @@ mod tests {
         let root = Root::default();
         for role in Role::ALL {
             let to = TaskSubject { role, run: RunId::random(), task: TaskId::planned(12), attempt: 3 };
-            for subject in [root.task(&to), root.result(&to), root.stored(&to)] {
+            for subject in [root.task(&to), root.due(&to), root.result(&to), root.stored(&to)] {
                 assert_eq!(root.parse(&subject).as_ref(), Some(&to), "{subject}");
             }
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 
-use crate::bus::{Answer, Bus, BusError, Door, DoorRequest, Outgoing};
+use crate::bus::{Answer, Bus, BusError, Door, DoorRequest, Outgoing, Point};
 use crate::store::{Store, StoreError};
 use crate::wire::subject::{HEADER_FIRST, HEADER_KEY, HEADER_RUN, HEADER_STATUS, TaskSubject};
 use crate::wire::{
@@ -118,7 +118,7 @@ async fn answer(bus: &Bus, store: &Store, role: Role, limit: Duration, request: 
         }
         let payload = serde_json::to_vec(&task).unwrap_or_default();
         let first = request.headers.get(HEADER_KEY).is_none();
-        let message = Outgoing::new(bus.root.tasks_stream(), bus.root.task(&to), payload);
+        let message = Outgoing::new(Point::Dispatch, bus.root.tasks_stream(), bus.root.task(&to), payload);
         let message = if first { message.header(HEADER_FIRST, "1") } else { message };
         match bus.store(message).await {
             // Taken: the same key was asked before and waits in the queue.

@@ -14,15 +14,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::bus::Bus;
-use crate::wire::Role;
+use crate::bus::{Bus, Queue};
 
 pub use delivery::Delivery;
 pub use door::{DoorWait, ask_door, error_answer, is_json, reply_answer, request_key, wait_for_reply};
-pub use task::{TaskHandler, Work};
+pub use task::{EXECUTION, TaskHandler, Work};
 
 /// How long handing back and the last acknowledgements may take.
 const LAST_WORDS_S_MAX: u64 = 3;
@@ -46,28 +46,30 @@ pub trait Handler: Send + Sync + 'static {
     async fn handle(&self, delivery: &Delivery, stop: &CancellationToken) -> Done;
 }
 
-/// How a role is served by one process.
+/// How a queue is served by one process.
 #[derive(Clone, Debug)]
 pub struct WorkerConfig {
-    /// The role.
-    pub role: Role,
+    /// The queue.
+    pub queue: Queue,
     /// Messages held at the same time.
     pub slots: usize,
     /// How long work in hand may go on after the stop signal.
     pub grace: Duration,
 }
 
-/// Serves `config.role` until `stop` is cancelled and the work in hand is finished or handed back.
+/// Serves `config.queue` until `stop` is cancelled and the work in hand is finished or handed back.
 pub async fn serve(bus: &Bus, config: &WorkerConfig, handler: Arc<dyn Handler>, stop: &CancellationToken) {
     let slots = TaskTracker::new();
     let grace_over = CancellationToken::new();
+    let pulls = watch::Sender::new(0);
     for _ in 0..config.slots {
         let slot = slot::Slot {
             bus: bus.clone(),
-            role: config.role,
+            queue: config.queue,
             handler: handler.clone(),
             stop: stop.clone(),
             grace_over: grace_over.clone(),
+            pulls: pulls.clone(),
         };
         slots.spawn(slot.serve());
     }

@@ -7,14 +7,15 @@ use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::consumer::pull::Stream;
 use async_nats::jetstream::message::Acker;
 use async_nats::jetstream::{self, AckKind};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::heartbeat::Heartbeat;
 use super::{Delivery, Done, Handler};
-use crate::bus::Bus;
-use crate::wire::Role;
+use crate::bus::failpoint::{Side, hit};
+use crate::bus::{Bus, Point, Queue};
 
 /// How long one pull request stays open.
 const PULL_S: u64 = 60;
@@ -26,17 +27,19 @@ const RETRY_DELAY_MS: u64 = 100;
 const RETRY_DELAY_MS_MAX: u64 = 5_000;
 /// How often a worker looks for a consumer that nobody has declared yet.
 const CONSUMER_DELAY_MS: u64 = 250;
-/// Pause before what an ending process hands back is delivered again.
-const LEAVING_MS: u64 = 50;
+/// How long handing back waits for the other slots of an ending process to close their pulls.
+const LEAVING_MS: u64 = 100;
 /// `ack_wait` of a consumer that does not tell it.
 const ACK_WAIT_S: u64 = 10;
 
 pub(super) struct Slot {
     pub(super) bus: Bus,
-    pub(super) role: Role,
+    pub(super) queue: Queue,
     pub(super) handler: Arc<dyn Handler>,
     pub(super) stop: CancellationToken,
     pub(super) grace_over: CancellationToken,
+    /// Slots of this process that have a pull open.
+    pub(super) pulls: watch::Sender<usize>,
 }
 
 impl Slot {
@@ -54,7 +57,7 @@ impl Slot {
                         delay = RETRY_DELAY_MS;
                     }
                 }
-                Err(error) => tracing::warn!(role = %self.role, "no pull: {error}"),
+                Err(error) => tracing::warn!(queue = %self.queue, "no pull: {error}"),
             }
             tokio::select! {
                 () = self.stop.cancelled() => {}
@@ -69,11 +72,19 @@ impl Slot {
         let mut acknowledged: Option<JoinHandle<()>> = None;
         let mut worked = false;
         loop {
+            self.pulls.send_modify(|open| *open += 1);
             let next = tokio::select! {
                 biased;
-                () = self.stop.cancelled() => break,
+                () = self.stop.cancelled() => None,
                 next = messages.next() => next,
             };
+            if self.stop.is_cancelled() {
+                let last = next.or_else(|| messages.next().now_or_never().flatten());
+                drop(messages);
+                self.leave(last.and_then(Result::ok)).await;
+                break;
+            }
+            self.pulls.send_modify(|open| *open -= 1);
             match next {
                 Some(Ok(message)) => {
                     worked = true;
@@ -83,7 +94,7 @@ impl Slot {
                     }
                 }
                 Some(Err(error)) => {
-                    tracing::debug!(role = %self.role, "the pull broke: {error}");
+                    tracing::debug!(queue = %self.queue, "the pull broke: {error}");
                     break;
                 }
                 None => break,
@@ -93,6 +104,15 @@ impl Slot {
             finish(last).await;
         }
         worked
+    }
+
+    /// Closes this slot's pull, and hands back what came at the very last moment, so that nobody waits for its redelivery.
+    async fn leave(&self, last: Option<jetstream::Message>) {
+        self.pulls.send_modify(|open| *open -= 1);
+        let Some(message) = last else { return };
+        self.closed_pulls().await;
+        let sent = message.ack_with(AckKind::Nak(None)).await;
+        sent.unwrap_or_else(|error| tracing::debug!("not handed back: {error}"));
     }
 
     /// Handles one message; the acknowledgement, if there is one to send, goes on in the task that is returned.
@@ -117,17 +137,29 @@ impl Slot {
         match done {
             Done::Ack => Some(tokio::spawn(acknowledge(acker, heartbeat, subject.to_string()))),
             Done::HandBack(pause) => {
-                // Other slots of a process that ends have a pull open until the server hears that they left.
-                let leaving = self.stop.is_cancelled();
-                let pause = if leaving { pause.max(Duration::from_millis(LEAVING_MS)) } else { pause };
+                if self.stop.is_cancelled() {
+                    self.closed_pulls().await;
+                }
                 if heartbeat.is_ours() {
                     let nak = AckKind::Nak((!pause.is_zero()).then_some(pause));
+                    hit(Point::Nak, Side::Before);
                     let sent = acker.ack_with(nak).await;
                     sent.unwrap_or_else(|error| tracing::debug!(%subject, "not handed back: {error}"));
+                    hit(Point::Nak, Side::After);
                 }
                 None
             }
             Done::Forget => None,
+        }
+    }
+
+    /// Waits until no slot of this ending process has a pull open: the server hears that before it hears of a message that is
+    /// handed back, and so gives it to another process.
+    async fn closed_pulls(&self) {
+        let mut open = self.pulls.subscribe();
+        let closed = tokio::time::timeout(Duration::from_millis(LEAVING_MS), open.wait_for(|open| *open == 0)).await;
+        if closed.is_err() {
+            tracing::debug!(queue = %self.queue, "another slot still pulls");
         }
     }
 
@@ -141,13 +173,13 @@ impl Slot {
     async fn wait_for_consumer(&self) -> Option<PullConsumer> {
         let mut told = false;
         while !self.stop.is_cancelled() {
-            match self.bus.consumer(self.role).await {
+            match self.bus.consumer(self.queue).await {
                 Ok(Some(consumer)) => return Some(consumer),
                 Ok(None) if !told => {
-                    tracing::info!(role = %self.role, "waiting for an orchestrator to declare the queue");
+                    tracing::info!(queue = %self.queue, "waiting for an orchestrator to declare the queue");
                 }
                 Ok(None) => {}
-                Err(error) => tracing::warn!(role = %self.role, "no consumer: {:#}", anyhow::Error::from(error)),
+                Err(error) => tracing::warn!(queue = %self.queue, "no consumer: {:#}", anyhow::Error::from(error)),
             }
             told = true;
             tokio::select! {
@@ -161,9 +193,11 @@ impl Slot {
 
 /// Acknowledges and waits for the server's word; without it the message comes again and its result is found.
 async fn acknowledge(acker: Arc<Acker>, heartbeat: Heartbeat, subject: String) {
+    hit(Point::Ack, Side::Before);
     if let Err(error) = acker.double_ack().await {
         tracing::debug!(subject, "an acknowledgement was not confirmed: {error}");
     }
+    hit(Point::Ack, Side::After);
     drop(heartbeat);
 }
 

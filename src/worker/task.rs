@@ -4,21 +4,25 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
+use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
 use super::{Delivery, Done, Handler};
-use crate::bus::Bus;
+use crate::bus::{Bus, Point};
 use crate::store::{Store, Stored};
-use crate::wire::{self, Event, EventKind, Failure, FailureKind, Outcome, Reply, Task};
+use crate::wire::{self, DeadLetter, Event, EventKind, Failure, FailureKind, Outcome, Reply, Task};
 
+/// What the log says at each execution of a task, once.
+pub const EXECUTION: &str = "a task is begun";
 /// Deliveries after which a task is given up: something about it kills its workers.
 const DELIVERIES_MAX: u64 = 10;
 /// How long a task of a newer version is left to newer workers.
 const NEWER_VERSION_S: u64 = 30;
 /// How long a first dispatch is trusted to have no result.
 const FIRST_MS: u64 = 1_500;
-/// How often a worker looks whether its task was decided without it.
-const DECIDED_S: u64 = 3;
+/// How often a worker looks whether its task was decided without it, should the nudge be missed: a stop reaches it within
+/// two seconds.
+const DECIDED_MS: u64 = 1_500;
 /// Rounds of publishing a reply, each as long as a publish may take, before the task is left to a redelivery.
 const PUBLISH_ROUNDS_MAX: u32 = 6;
 
@@ -53,7 +57,9 @@ impl TaskHandler {
                  seems to die of it",
                 delivery.to.task, delivery.to.role
             );
-            return failed(Failure::never(FailureKind::Poison, message));
+            let failure = Failure::never(FailureKind::Poison, message);
+            self.bury(delivery, &failure).await;
+            return failed(failure);
         }
         match read(delivery) {
             Ok(task) => self.perform(task).await,
@@ -61,9 +67,24 @@ impl TaskHandler {
         }
     }
 
+    /// Keeps what kills its workers for a person to look at. The reply says the same, so losing the letter loses no answer.
+    async fn bury(&self, delivery: &Delivery, failure: &Failure) {
+        let letter = DeadLetter::new(
+            delivery.to.clone(),
+            failure.clone(),
+            delivery.delivered - 1,
+            self.worker.clone(),
+            &delivery.payload,
+        );
+        if let Err(error) = self.store.dead.keep(&letter).await {
+            tracing::error!("a dead letter is not stored: {:#}", anyhow::Error::from(error));
+        }
+    }
+
     /// Works with a limit, in a task of its own so that a panic is an answer too, and stops when the task was decided
     /// elsewhere (a deadline, a cancel, another worker).
     async fn perform(&self, task: Task) -> Option<Reply> {
+        tracing::debug!(run = %task.run, task = %task.id, attempt = task.attempt, "{EXECUTION}");
         self.bus
             .tell(&Event::of_task(&task.run, &task.id, task.role, task.attempt, EventKind::Started, &self.worker))
             .await;
@@ -72,7 +93,10 @@ impl TaskHandler {
         let mut running = AbortOnDrop(tokio::spawn(async move { work.work(&doing).await }));
         let outcome = tokio::select! {
             joined = tokio::time::timeout(limit, &mut running.0) => joined,
-            () = self.decided_elsewhere(&task) => return None,
+            () = self.decided_elsewhere(&task) => {
+                tracing::info!(run = %task.run, task = %task.id, "the task was decided elsewhere; its work is stopped");
+                return None;
+            }
         };
         let failure = match outcome {
             Ok(Ok(reply)) => return Some(reply),
@@ -88,8 +112,20 @@ impl TaskHandler {
 
     async fn decided_elsewhere(&self, task: &Task) {
         let to = task.subject();
+        let nudges = self.bus.client.subscribe(self.bus.root.nudge(&task.run)).await;
+        let mut nudges = nudges.inspect_err(|error| tracing::debug!("no nudges: {error}")).ok();
         loop {
-            tokio::time::sleep(Duration::from_secs(DECIDED_S)).await;
+            let nudged = async {
+                let heard = match &mut nudges {
+                    Some(nudges) => nudges.next().await,
+                    None => None,
+                };
+                // A closed connection hears nothing more; then only the time that is up wakes us.
+                if heard.is_none() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            let _ = tokio::time::timeout(Duration::from_millis(DECIDED_MS), nudged).await;
             match self.store.results.get(&to).await {
                 Ok(Some(_)) => return,
                 Ok(None) => {}
@@ -100,7 +136,7 @@ impl TaskHandler {
 
     async fn publish(&self, reply: &Reply) -> Done {
         for _ in 0..PUBLISH_ROUNDS_MAX {
-            match self.store.results.publish(reply).await {
+            match self.store.results.publish(Point::Reply, reply).await {
                 Ok(Stored::Ours(_)) => return Done::Ack,
                 Ok(Stored::Theirs(_)) => {
                     tracing::info!(run = %reply.run, task = %reply.task, "another reply was first");

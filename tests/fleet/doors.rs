@@ -184,9 +184,10 @@ async fn control_tells_of_runs_and_refuses_what_it_cannot() {
         ("status", "a.b > *", "400", "1 to 32 ASCII letters and digits"),
         ("status", "{\"run\":7}", "400", "send a run's id"),
         ("status", "{oops", "400", "send a run's id"),
-        ("cancel", run.as_str(), "501", "cancel is not implemented in this version"),
-        ("retry", run.as_str(), "501", "retry is not implemented in this version"),
-        ("dance", "", "501", "there is no verb \"dance\"; there are: list, status"),
+        ("cancel", run.as_str(), "409", "has completed already"),
+        ("retry", run.as_str(), "400", "--from"),
+        ("approve", run.as_str(), "501", "approve is not implemented in this version"),
+        ("dance", "", "501", "there is no verb \"dance\"; there are: list, status, cancel"),
     ] {
         let refused = fleet.request(&format!("oarlock.control.{verb}"), payload.to_owned()).await;
         assert_eq!(refused.error_code(), code, "{verb} {payload:?}: {}", refused.text());

@@ -1,6 +1,6 @@
 //! The fence: of several holders of one run only the owner acts, and whoever comes late changes nothing.
 
-use oarlock::bus::presence;
+use oarlock::bus::{Point, presence};
 use oarlock::wire::subject::TaskSubject;
 use oarlock::wire::{
     EventKind, FailureKind, Message, MessageType, Metadata, Outcome, Owner, Party, Reply, Role, RunId, RunRecord,
@@ -23,7 +23,7 @@ async fn change(server: &TestServer, run: &RunId, change: impl Fn(&mut RunRecord
     server
         .store
         .runs
-        .write(run, &recorded.record, recorded.revision)
+        .write(Point::Claim, run, &recorded.record, recorded.revision)
         .await
         .unwrap()
         .expect("the record as it was read");
@@ -187,7 +187,7 @@ async fn the_epilogue_of_a_finished_run_is_done_by_whoever_comes() {
     let first = Reply::new(Role::Researcher, run.clone(), TaskId::planned(1), 1, done("known"));
     let whole = Reply::new(Role::Orchestrator, run.clone(), TaskId::run(), 1, done("made"));
     for reply in [&first, &whole] {
-        server.store.results.publish(reply).await.unwrap();
+        server.store.results.publish(Point::Reply, reply).await.unwrap();
     }
     put(&server, &wake(&run, TaskId::over(1)), Vec::new()).await;
     let tasks = Ear::on(&server, "oarlock.task.>").await;
@@ -228,7 +228,7 @@ async fn a_run_that_kills_its_orchestrators_is_given_up() {
         1,
         Outcome::Completed { content: "no plan".into(), artifacts: Vec::new(), report: None },
     );
-    server.store.results.publish(&plan).await.unwrap();
+    server.store.results.publish(Point::Reply, &plan).await.unwrap();
     for run in [&bad, &good] {
         put(&server, &wake(run, TaskId::over(1)), Vec::new()).await;
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
-use oarlock::bus::presence;
+use oarlock::bus::{Queue, presence};
 use oarlock::wire::subject::TaskSubject;
 use oarlock::wire::{Content, FailureKind, Outcome, Reply, Role, RunId, RunStatus, Task, TaskId};
 use serde_json::{Value, json};
@@ -164,7 +164,7 @@ async fn garbage_where_a_result_belongs_costs_an_attempt_and_no_more() {
 
 /// A planner that is no program of ours: plain NATS and JSON, and the goal tells it which plan to answer with.
 async fn foreign_planner(server: &TestServer, plans: Vec<(&'static str, Value)>) -> tokio::task::JoinHandle<()> {
-    let consumer = server.bus.consumer(Role::Planner).await.unwrap().unwrap();
+    let consumer = server.bus.consumer(Queue::Role(Role::Planner)).await.unwrap().unwrap();
     let mut messages = consumer.messages().await.unwrap();
     let (js, plans) = (server.bus.js.clone(), Arc::new(plans));
     tokio::spawn(async move {

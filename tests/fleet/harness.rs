@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use oarlock::bus::{Bus, Embedded, EmbeddedConfig, Server, ServerSources, Storage, StreamSettings, presence};
-use oarlock::orchestrator::view;
+use oarlock::orchestrator::{Rules, view};
 use oarlock::store::Store;
 use oarlock::wire::{Role, Root, RunView};
 
@@ -87,7 +87,7 @@ impl TestServer {
     }
 
     pub async fn view(&self, run: &str) -> RunView {
-        view(&self.store, &run.parse().unwrap(), 3).await.unwrap().expect("a run")
+        view(&self.store, &run.parse().unwrap(), &Rules::default()).await.unwrap().expect("a run")
     }
 
     /// No task is queued or in flight: every accepted one was answered.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::StreamExt;
-use oarlock::bus::Outgoing;
+use oarlock::bus::{Outgoing, Point};
 use oarlock::wire::subject::TaskSubject;
 use oarlock::wire::{
     Content, Event, EventKind, Goal, Reply, Role, RunId, RunRecord, RunStatus, Task, TaskId, WIRE_VERSION,
@@ -142,7 +142,7 @@ pub async fn enqueue(server: &TestServer, task: &Task) -> u64 {
 /// Puts anything on a queue.
 pub async fn put(server: &TestServer, to: &TaskSubject, payload: Vec<u8>) -> u64 {
     let root = &server.bus.root;
-    server.bus.store(Outgoing::new(root.tasks_stream(), root.task(to), payload)).await.unwrap()
+    server.bus.store(Outgoing::new(Point::Dispatch, root.tasks_stream(), root.task(to), payload)).await.unwrap()
 }
 
 /// A run as a door keeps it, with another record, and not yet on the queue.
@@ -151,7 +151,7 @@ pub async fn kept_run(server: &TestServer, change: impl Fn(&mut RunRecord)) -> R
     server.store.runs.accept(&run, &Goal::new("make it".into(), Vec::new())).await.unwrap();
     let mut recorded = server.store.runs.record(&run).await.unwrap().unwrap();
     change(&mut recorded.record);
-    server.store.runs.write(&run, &recorded.record, recorded.revision).await.unwrap().unwrap();
+    server.store.runs.write(Point::Claim, &run, &recorded.record, recorded.revision).await.unwrap().unwrap();
     run
 }
 

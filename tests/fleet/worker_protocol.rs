@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_nats::jetstream::AckKind;
 use async_nats::jetstream::message::PublishMessage;
 use futures::StreamExt;
+use oarlock::bus::{Point, Queue};
 use oarlock::wire::subject::TaskSubject;
 use oarlock::wire::{EventKind, FailureKind, Outcome, Reply, Role, RunId, RunStatus, TaskId};
 use serde_json::json;
@@ -198,7 +199,7 @@ async fn a_task_that_was_delivered_too_often_is_given_up() {
     let server = TestServer::start().await;
     let work = task(Role::Coder, "write it", Duration::from_secs(60));
     enqueue(&server, &work).await;
-    let consumer = server.bus.consumer(Role::Coder).await.unwrap().unwrap();
+    let consumer = server.bus.consumer(Queue::Role(Role::Coder)).await.unwrap().unwrap();
     for _ in 0..10 {
         let mut pulled = consumer.fetch().max_messages(1).expires(Duration::from_secs(5)).messages().await.unwrap();
         pulled.next().await.expect("the task again").unwrap().ack_with(AckKind::Nak(None)).await.unwrap();
@@ -220,7 +221,7 @@ async fn an_answered_task_is_not_done_again() {
     let work = task(Role::Coder, "write it", Duration::from_secs(60));
     enqueue(&server, &work).await;
     let first = work.reply(Outcome::Completed { content: "done".into(), artifacts: Vec::new(), report: None });
-    server.store.results.publish(&first).await.unwrap();
+    server.store.results.publish(Point::Reply, &first).await.unwrap();
     let events = Ear::on(&server, "oarlock.event.>").await;
     let _coder = server.worker(Role::Coder, &script(&[json_rule(Role::Coder, 0, &one_file("x = 1"))])).await;
     server.assert_nothing_left().await;

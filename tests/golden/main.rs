@@ -11,6 +11,7 @@
 use std::fmt::Debug;
 use std::path::PathBuf;
 
+use oarlock::wire::subject::TaskSubject;
 use oarlock::wire::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -176,7 +177,13 @@ fn records_and_views() {
     let owner = Owner { seq: 17, at: 1_790_000_000_000_000_000, nonce: "00ff".into() };
     let record = RunRecord::submitted(1_790_000_000);
     check("run_record_submitted", &record);
-    check("run_record", &RunRecord { status: RunStatus::Working, owner: Some(owner), plan: 1, ..record });
+    let working = RunRecord { status: RunStatus::Working, owner: Some(owner), plan: 1, ..record };
+    check("run_record", &working);
+    let first = [(task_id("t1"), 1), (task_id("t2"), 3), (task_id("answer"), 2)].into();
+    let restart = Some(Restart { first, messages: 7 });
+    check("run_record_retried", &RunRecord { generation: 2, restart, ..working });
+    let to = TaskSubject { role: Role::Coder, run: run(), task: task_id("t1"), attempt: 2 };
+    check("dead_letter", &DeadLetter::new(to, failure(), 10, "coder@host:1".into(), b"{\"v\":1}"));
     check("run_summary", &RunSummary { run: run(), status: RunStatus::InputRequired, submitted_at: 1_790_000_000 });
     let task = TaskView {
         id: task_id("t2"),

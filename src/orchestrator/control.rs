@@ -1,0 +1,127 @@
+//! The control verbs: what people and tools ask about runs, and tell them. Each takes a run's id as plain text, with a task
+//! behind a slash where it is about one, or the same as JSON; each answers in JSON.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Orchestrator, cancel, retry, view};
+use crate::bus::{Answer, DoorRequest};
+use crate::store::StoreError;
+use crate::wire::subject::{HEADER_RUN, HEADER_STATUS};
+use crate::wire::{Plan, RunId, TaskId, limits};
+use crate::worker::error_answer;
+
+/// Runs that one `list` shows.
+const LIST_MAX: usize = 100;
+/// The verbs of this version.
+const VERBS: [&str; 6] = ["list", "status", "cancel", "retry", "requeue", "drop"];
+/// Verbs of later versions; they are known, and answered as not there yet.
+const LATER_VERBS: [&str; 8] = ["approve", "reject", "answer", "note", "pause", "resume", "inbox", "edit"];
+
+/// What a control request is about.
+#[derive(Debug, Deserialize)]
+pub(super) struct Asked {
+    /// The run.
+    pub(super) run: RunId,
+    /// The task.
+    #[serde(default)]
+    pub(super) task: Option<TaskId>,
+    /// Why, for a cancel.
+    #[serde(default)]
+    pub(super) reason: Option<String>,
+    /// The task to begin from, for a retry.
+    #[serde(default)]
+    pub(super) from: Option<TaskId>,
+    /// The plan from now on, for a retry.
+    #[serde(default)]
+    pub(super) plan: Option<Plan>,
+}
+
+/// Why a control request was not done.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// As an answer: the code as in HTTP, and what to say.
+    Because(u16, String),
+    /// The store could not be used.
+    Store(StoreError),
+}
+
+impl<E: Into<StoreError>> From<E> for Refused {
+    fn from(error: E) -> Self {
+        Refused::Store(error.into())
+    }
+}
+
+impl Refused {
+    pub(super) fn unknown(run: &RunId) -> Self {
+        Refused::Because(404, format!("there is no run {run}; `oarlock ps` and `list` show those that are kept"))
+    }
+}
+
+pub(super) async fn control(of: &Orchestrator, request: &DoorRequest) -> Answer {
+    let verb = request.subject.rsplit('.').next().unwrap_or_default();
+    if verb == "list" {
+        return list(of).await;
+    }
+    if !VERBS.contains(&verb) {
+        let known = VERBS.join(", ");
+        let why = match LATER_VERBS.contains(&verb) {
+            true => format!("the verb {verb} is not implemented in this version; there are: {known}"),
+            false => format!("there is no verb {verb:?}; there are: {known}"),
+        };
+        return Answer::error(501, &why);
+    }
+    let asked = match read(&request.payload) {
+        Ok(asked) => asked,
+        Err(why) => return Answer::error(400, &format!("{why}; send a run's id, or {{\"run\": id}}")),
+    };
+    let run = asked.run.clone();
+    let done = match verb {
+        "status" => status(of, &asked).await,
+        "cancel" => cancel::cancel(of, asked).await,
+        "retry" => retry::retry(of, &asked).await,
+        "requeue" => retry::requeue(of, &asked).await,
+        _ => retry::drop_letter(of, &asked).await,
+    };
+    let answer = match done {
+        Ok(value) => {
+            let status = value.get("status").and_then(Value::as_str).unwrap_or_default().to_owned();
+            Answer::ok(value.to_string()).header(HEADER_STATUS, &status)
+        }
+        Err(Refused::Because(code, why)) => Answer::error(code, &why),
+        Err(Refused::Store(error)) => error_answer(error.into()),
+    };
+    answer.header(HEADER_RUN, run.as_str())
+}
+
+/// `<run>`, `<run>/<task>`, or JSON.
+fn read(payload: &[u8]) -> Result<Asked, String> {
+    let text = std::str::from_utf8(payload).map_err(|error| format!("the request is not UTF-8 text ({error})"))?.trim();
+    if text.starts_with('{') {
+        let asked: Asked =
+            serde_json::from_str(text).map_err(|error| format!("the request is not understood ({error})"))?;
+        let reason = asked.reason.map(|reason| limits::cut(&reason, limits::ERROR_BYTES_MAX));
+        return Ok(Asked { reason, ..asked });
+    }
+    let (run, task) = text.split_once('/').map_or((text, None), |(run, task)| (run, Some(task)));
+    let run = run.parse::<RunId>().map_err(|error| error.to_string())?;
+    let task = task.map(str::parse::<TaskId>).transpose().map_err(|error| error.to_string())?;
+    Ok(Asked { run, task, reason: None, from: None, plan: None })
+}
+
+async fn list(of: &Orchestrator) -> Answer {
+    match of.store.runs.list().await {
+        Ok(mut runs) => {
+            let total = runs.len();
+            runs.truncate(LIST_MAX);
+            Answer::ok(json!({ "runs": runs, "total": total }).to_string())
+        }
+        Err(error) => error_answer(error.into()),
+    }
+}
+
+async fn status(of: &Orchestrator, asked: &Asked) -> Result<Value, Refused> {
+    let view = view::view(&of.store, &asked.run, &of.settings.rules).await?;
+    let view = view.ok_or_else(|| Refused::unknown(&asked.run))?;
+    Ok(serde_json::to_value(&view).unwrap_or_default())
+}

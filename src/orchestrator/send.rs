@@ -1,0 +1,206 @@
+//! What a holder sends, and by when it must be answered.
+//!
+//! An attempt's time counts from its history entry, by the server's clock, so every holder comes to the same deadline.
+//! While a holder lives, it declares deadlines itself; the alarm brings the run to another orchestrator if it does not.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::claim::Lost;
+use super::dispatch::Dispatch;
+use super::drive::Drive;
+use super::loops::LoopDetector;
+use super::next::Job;
+use crate::bus::{BusError, Outgoing, Point};
+use crate::store::{HistoryEntry, StoreError, Stored};
+use crate::wire::subject::{HEADER_FIRST, TaskSubject};
+use crate::wire::{Event, EventKind, Failure, Message, Outcome, Reply, Role, Task, TaskId, limits};
+
+/// Attempts of one run that are on their way at the same time, per role: a large run does not starve the others.
+const WINDOW: usize = 8;
+/// How long after a deadline the alarm rings: time for a living holder to declare it.
+const ALARM_AFTER_MS: u64 = 500;
+/// How long before it would ring for nothing a living holder puts the alarm off.
+const ALARM_LEAD_S: u64 = 2;
+/// A wake that is later than any other.
+const FAR_S: u64 = 24 * 3600;
+
+/// Why tasks were not sent.
+pub(super) enum Unsent {
+    /// The run must end.
+    Failed(Failure),
+    /// The run belongs to somebody else.
+    Lost(Lost),
+}
+
+impl Drive<'_> {
+    /// Sends those of `jobs` that this holder has not sent, within the window; the inner error ends the run, or our part.
+    pub(super) async fn send(&mut self, jobs: Vec<Job>) -> Result<Result<(), Unsent>, StoreError> {
+        let attempts = self.attempts();
+        let jobs = self.within_window(jobs);
+        if jobs.is_empty() {
+            return Ok(Ok(()));
+        }
+        if let Err(lost) = self.lease.hold(&self.of.store).await? {
+            return Ok(Err(Unsent::Lost(lost)));
+        }
+        let mut tasks = Vec::new();
+        let mut messages = self.facts.messages();
+        let exchanges = self.exchanges_max();
+        for job in jobs {
+            let dispatch =
+                Dispatch { root: &self.of.bus.root, run: &self.lease.run, facts: &self.facts, attempts: &attempts };
+            let task = dispatch.task(&job, self.of.limit(job.role));
+            let known = self.request_of(&job.task, job.attempt).is_some();
+            let message = dispatch.message(&task);
+            if !known {
+                messages.push(message.clone());
+                if let Err(found) = LoopDetector::of_requests(exchanges).check(&messages) {
+                    return Ok(Err(Unsent::Failed(found.into())));
+                }
+            }
+            tasks.push((job, task, message, known));
+        }
+        self.publish(tasks).await.map(Ok)
+    }
+
+    /// Publishes history entries and tasks, all of them before the first acknowledgement is awaited. A task whose time has
+    /// not come goes to the schedule, which brings it to its queue whoever is alive then.
+    async fn publish(&mut self, tasks: Vec<(Job, Task, Message, bool)>) -> Result<(), StoreError> {
+        let now = self.of.bus.server_now().await?;
+        let mut outgoing = Vec::with_capacity(2 * tasks.len());
+        for (job, task, message, known) in &tasks {
+            outgoing.push(self.of.store.runs.history_message(message));
+            let payload = serde_json::to_vec(task).unwrap_or_default();
+            let pause = self.pause_left(job, now);
+            outgoing.push(match pause.is_zero() {
+                true => self.queued(task, payload, self.lease.fresh && !known),
+                false => self.of.bus.later(now.saturating_add(nanos(pause)), &task.subject(), payload),
+            });
+        }
+        let mut results = self.of.bus.store_all(outgoing).await.into_iter();
+        for (job, task, message, known) in tasks {
+            let (entry, queued) = (results.next(), results.next());
+            let revision = match entry {
+                Some(Ok(revision)) => revision,
+                Some(Err(BusError::Taken { .. })) | None => 0,
+                Some(Err(error)) => return Err(error.into()),
+            };
+            match queued {
+                // Taken: it is queued or with a worker already.
+                Some(Ok(_) | Err(BusError::Taken { .. })) | None => {}
+                Some(Err(error)) => return Err(error.into()),
+            }
+            let over = Instant::now() + self.time_left(&job, now);
+            if !known {
+                self.facts.requests.push(HistoryEntry { message, revision, at: now });
+            }
+            self.sent.insert((job.task.clone(), job.attempt), (job.clone(), over));
+            let about =
+                Event::of_task(&task.run, &task.id, task.role, task.attempt, EventKind::Dispatched, &task.description);
+            self.of.bus.tell(&Event { text: limits::cut(&about.text, 200), ..about }).await;
+        }
+        Ok(())
+    }
+
+    fn queued(&self, task: &Task, payload: Vec<u8>, first: bool) -> Outgoing {
+        let root = &self.of.bus.root;
+        let queued = Outgoing::new(Point::Dispatch, root.tasks_stream(), root.task(&task.subject()), payload);
+        if first { queued.header(HEADER_FIRST, "1") } else { queued }
+    }
+
+    /// How long ago an attempt was asked for, by whichever holder: both times are the server's, so no clock of ours is asked.
+    fn since_asked(&self, job: &Job, now: i64) -> Duration {
+        let asked = self.request_of(&job.task, job.attempt).map_or(now, |entry| entry.at);
+        Duration::from_nanos(u64::try_from(now.saturating_sub(asked)).unwrap_or(0))
+    }
+
+    /// What is left of the pause before an attempt.
+    fn pause_left(&self, job: &Job, now: i64) -> Duration {
+        job.delay.saturating_sub(self.since_asked(job, now))
+    }
+
+    /// What is left of an attempt's time, its pause included.
+    fn time_left(&self, job: &Job, now: i64) -> Duration {
+        (job.delay + self.of.limit(job.role)).saturating_sub(self.since_asked(job, now))
+    }
+
+    /// Lets the server show this run to an orchestrator soon after the next deadline, in case that we are not there to
+    /// declare it. As long as we are, the alarm is put off before it rings.
+    pub(super) async fn set_alarm(&mut self) -> Result<(), StoreError> {
+        let Some(first) = self.open().map(|(_, over)| over).min() else { return Ok(()) };
+        let (now, wanted) = (Instant::now(), first + Duration::from_millis(ALARM_AFTER_MS));
+        let useless = |at: Instant| at < first && at < now + Duration::from_secs(ALARM_LEAD_S);
+        if self.alarm.is_some_and(|at| at <= wanted && !useless(at)) {
+            return Ok(());
+        }
+        let to =
+            TaskSubject { task: TaskId::alarm(), ..TaskSubject::of_run(&self.lease.run, self.lease.record.generation) };
+        let at = self.of.bus.server_now().await?.saturating_add(nanos(wanted.saturating_duration_since(now)));
+        self.of.bus.store(self.of.bus.later(at, &to, Vec::new())).await?;
+        self.alarm = Some(wanted);
+        Ok(())
+    }
+
+    /// Attempts whose time is over get a failure as their result, unless an answer is there after all.
+    pub(super) async fn declare_late(&mut self) -> Result<(), StoreError> {
+        let now = Instant::now();
+        let late: Vec<Job> = self.open().filter(|(_, over)| *over <= now).map(|(job, _)| job.clone()).collect();
+        for job in late {
+            let failure = self.of.late(&job).await;
+            let reply =
+                Reply::new(job.role, self.lease.run.clone(), job.task, job.attempt, Outcome::Failed { failure });
+            match self.of.store.results.publish(Point::Late, &reply).await? {
+                Stored::Ours(_) => {
+                    self.of.store.results.nudge(&self.lease.run).await;
+                    self.take_in(reply).await;
+                }
+                Stored::Theirs(first) => self.take_in(*first).await,
+            }
+        }
+        Ok(())
+    }
+
+    fn exchanges_max(&self) -> usize {
+        let tasks = self.facts.plan.as_ref().map_or(0, |plan| plan.tasks.len());
+        let scaled = limits::exchanges_max(tasks, self.of.settings.rules.rework_max);
+        self.of.settings.exchanges_max.unwrap_or(scaled)
+    }
+
+    fn request_of(&self, task: &TaskId, attempt: u32) -> Option<&HistoryEntry> {
+        let is_it =
+            |entry: &&HistoryEntry| entry.message.metadata.task == *task && entry.message.metadata.attempt == attempt;
+        self.facts.requests.iter().find(is_it)
+    }
+
+    /// Attempts that this holder sent and that have no answer, with the end of their time.
+    fn open(&self) -> impl Iterator<Item = (&Job, Instant)> {
+        let open = self.sent.iter().filter(|(key, _)| !self.facts.results.contains_key(key));
+        open.map(|(_, (job, over))| (job, *over))
+    }
+
+    /// Those of `jobs` that were not sent by this holder, as many of each role as its window has room for.
+    fn within_window(&self, jobs: Vec<Job>) -> Vec<Job> {
+        let mut under_way: HashMap<Role, usize> = HashMap::new();
+        self.open().for_each(|(job, _)| *under_way.entry(job.role).or_default() += 1);
+        let new = jobs.into_iter().filter(|job| !self.sent.contains_key(&(job.task.clone(), job.attempt)));
+        new.filter(|job| {
+            let count = under_way.entry(job.role).or_default();
+            *count += 1;
+            *count <= WINDOW
+        })
+        .collect()
+    }
+
+    /// When something is to be done even if nothing comes: a deadline, or the alarm to be put off. Far away if there is neither.
+    pub(super) fn next_wake(&self) -> Instant {
+        let now = Instant::now();
+        let alarm = self.alarm.and_then(|at| at.checked_sub(Duration::from_secs(ALARM_LEAD_S))).filter(|at| *at > now);
+        let deadlines = self.open().map(|(_, over)| over);
+        deadlines.chain(alarm).min().unwrap_or_else(|| now + Duration::from_secs(FAR_S))
+    }
+}
+
+fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}

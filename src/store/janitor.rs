@@ -1,0 +1,127 @@
+//! The one place that removes anything. Whoever may not purge streams can do everything else.
+//!
+//! A run goes when it has been over for longer than the retention: its record is first marked `expired`, so that whoever
+//! pulls a late message of it acknowledges that and goes on, then everything else is removed, and the record last; a janitor
+//! that dies in between is followed by another. A live run is never touched. Replies and files without a record (of asks,
+//! or written late) go after the same time.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::{Recorded, Runs, StoreError};
+use crate::bus::{Bus, BusError, Point};
+use crate::wire::{RunId, RunRecord, RunStatus};
+
+/// Runs that one sweep removes; the next one goes on.
+const SWEEP_RUNS_MAX: usize = 1_000;
+
+/// Removes what is over.
+#[derive(Clone)]
+pub struct Janitor {
+    bus: Bus,
+    runs: Runs,
+}
+
+/// What a sweep found to remove, and removed unless it was a trial.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Finished runs whose time is over.
+    pub runs: Vec<RunId>,
+    /// Runs without a record, of which replies or files are left.
+    pub strays: Vec<RunId>,
+}
+
+impl Janitor {
+    pub(super) fn new(bus: &Bus, runs: &Runs) -> Self {
+        Self { bus: bus.clone(), runs: runs.clone() }
+    }
+
+    /// Finds the runs that ended longer than `retention` ago by the server's clock, and removes them unless `dry_run`.
+    ///
+    /// # Errors
+    /// When the store cannot be used; what was removed by then stays removed.
+    pub async fn sweep(&self, retention: Duration, dry_run: bool) -> Result<Swept, StoreError> {
+        let age = i64::try_from(retention.as_nanos()).unwrap_or(i64::MAX);
+        let before = self.bus.server_now().await?.saturating_sub(age);
+        let mut swept = Swept::default();
+        let mut known = BTreeSet::new();
+        for (run, recorded, at) in self.runs.records().await? {
+            let status = recorded.record.status;
+            // A record that is marked was begun by a janitor who did not come to the end.
+            if status == RunStatus::Expired || (status.terminal() && at < before) {
+                let ours = dry_run || self.mark(&run, &recorded).await?;
+                if ours && swept.runs.len() < SWEEP_RUNS_MAX {
+                    swept.runs.push(run.clone());
+                }
+            }
+            known.insert(run);
+        }
+        swept.strays = self.strays(before, &known).await?;
+        if !dry_run {
+            for run in swept.runs.iter().chain(&swept.strays) {
+                self.remove(run).await?;
+            }
+        }
+        Ok(swept)
+    }
+
+    /// Marks a finished run; false when it was begun again meanwhile.
+    async fn mark(&self, run: &RunId, recorded: &Recorded) -> Result<bool, StoreError> {
+        if recorded.record.status == RunStatus::Expired {
+            return Ok(true);
+        }
+        let expired = RunRecord { status: RunStatus::Expired, ..recorded.record.clone() };
+        Ok(self.runs.write(Point::Expire, run, &expired, recorded.revision).await?.is_some())
+    }
+
+    /// Runs without a record of which a reply or a file is older than `before`.
+    async fn strays(&self, before: i64, known: &BTreeSet<RunId>) -> Result<Vec<RunId>, StoreError> {
+        let root = &self.bus.root;
+        let mut found = BTreeSet::new();
+        for (stream, filter) in [(root.results_stream(), root.all_results()), (root.blobs_stream(), root.all_blobs())] {
+            let old = self.bus.subjects_before(&stream, &filter, before).await?;
+            // <root>.result.<role>.<run>.…, <root>.blob.<role>.<run>.…
+            let runs = old.iter().filter_map(|subject| subject.split('.').nth(3)?.parse::<RunId>().ok());
+            found.extend(runs.filter(|run| !known.contains(run)));
+        }
+        Ok(found.into_iter().take(SWEEP_RUNS_MAX).collect())
+    }
+
+    /// Removes everything of a run, its record last.
+    async fn remove(&self, run: &RunId) -> Result<(), StoreError> {
+        let root = &self.bus.root;
+        let bucket = |name: String, keys: &str| (format!("KV_{name}"), format!("$KV.{name}.{run}{keys}"));
+        let everything = [
+            (root.later_stream(), root.later_of(run)),
+            (root.tasks_stream(), root.tasks_of_run(run)),
+            (root.results_stream(), root.results_of(run)),
+            (root.blobs_stream(), root.blobs_of(run)),
+            (root.dead_stream(), root.dead_of(run)),
+            bucket(root.state_bucket(), ".>"),
+            bucket(root.history_bucket(), ".>"),
+            bucket(root.runs_bucket(), ".>"),
+            bucket(root.runs_bucket(), ""),
+        ];
+        for (stream, filter) in everything {
+            self.purge(&stream, &filter).await?;
+        }
+        Ok(())
+    }
+
+    /// Drops what a run that is over still had on the schedule.
+    pub async fn drop_schedules(&self, run: &RunId) -> Result<(), StoreError> {
+        self.purge(&self.bus.root.later_stream(), &self.bus.root.later_of(run)).await
+    }
+
+    /// Drops a dead letter.
+    pub async fn drop_letter(&self, subject: &str) -> Result<(), StoreError> {
+        self.purge(&self.bus.root.dead_stream(), subject).await
+    }
+
+    async fn purge(&self, stream: &str, filter: &str) -> Result<(), StoreError> {
+        let failed = |source| BusError::Core { what: format!("remove {filter} from stream {stream}"), source };
+        let handle = self.bus.js.get_stream_no_info(stream).await.map_err(|error| failed(error.into()))?;
+        handle.purge().filter(filter).await.map_err(|error| failed(error.into()))?;
+        Ok(())
+    }
+}
