@@ -37,13 +37,17 @@ pub struct EmbeddedConfig {
     pub sources: ServerSources,
     /// Where the data is.
     pub storage: Storage,
+    /// Whether every write is on the disk before it is acknowledged.
+    pub sync_always: bool,
 }
 
 /// A running nats-server child; it stops when this is dropped.
 pub struct Embedded {
     url: String,
     child: Child,
+    binary: PathBuf,
     folder: PathBuf,
+    sync_always: bool,
     _temporary: Option<tempfile::TempDir>,
 }
 
@@ -63,15 +67,32 @@ impl Embedded {
                 (made.path().to_owned(), Some(made))
             }
         };
-        let config_path =
-            write_config(&folder).map_err(|e| failed(format!("cannot write {}: {e}", folder.display())))?;
-        let mut command = Command::new("/bin/sh");
-        command.arg("-c").arg(KEEPER).arg(&binary).arg("-c").arg(&config_path);
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).kill_on_drop(true);
-        let child = command.spawn().map_err(|error| failed(format!("cannot run /bin/sh: {error}")))?;
-        let mut server = Self { url: String::new(), child, folder, _temporary: temporary };
+        let child = launch(&binary, &folder, None, config.sync_always).map_err(failed)?;
+        let (url, sync_always) = (String::new(), config.sync_always);
+        let mut server = Self { url, child, binary, folder, sync_always, _temporary: temporary };
         server.url = server.wait_for_url().await.map_err(failed)?;
         Ok(server)
+    }
+
+    /// Kills the server as a crash would; what it stored stays, and [`Embedded::restart`] brings it back.
+    pub async fn kill(&mut self) {
+        if let Some(pid) = self.pid() {
+            kill_9(pid);
+        }
+        drop(self.child.stdin.take());
+        let _ = self.child.wait().await;
+    }
+
+    /// Starts a killed server again, with its data, at its old address.
+    ///
+    /// # Errors
+    /// Like [`Embedded::start`].
+    pub async fn restart(&mut self) -> Result<(), BusError> {
+        let failed = |why: String| BusError::Embedded { why };
+        let port = self.url.rsplit(':').next().and_then(|port| port.parse().ok());
+        self.child = launch(&self.binary, &self.folder, port, self.sync_always).map_err(failed)?;
+        self.url = self.wait_for_url().await.map_err(failed)?;
+        Ok(())
     }
 
     /// The address to connect to.
@@ -118,16 +139,33 @@ impl Drop for Embedded {
     /// A server that was not stopped in order is killed at once, so that it writes nothing more into a directory that is
     /// being removed. Nothing acknowledged is lost by that.
     fn drop(&mut self) {
-        let running = self.child.id().and_then(|_| self.pid()).and_then(|pid| i32::try_from(pid).ok());
-        #[cfg(unix)]
-        if let Some(pid) = running {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        if let Some(pid) = self.child.id().and_then(|_| self.pid()) {
+            kill_9(pid);
         }
-        let _ = running;
     }
 }
 
-fn write_config(folder: &Path) -> std::io::Result<PathBuf> {
+#[cfg(unix)]
+fn kill_9(pid: u32) {
+    if let Ok(pid) = i32::try_from(pid) {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+    }
+}
+
+#[cfg(not(unix))]
+fn kill_9(_pid: u32) {}
+
+/// Starts the server and its keeper on `port`, or on a free one.
+fn launch(binary: &Path, folder: &Path, port: Option<u16>, sync_always: bool) -> Result<Child, String> {
+    let written = write_config(folder, port, sync_always);
+    let config = written.map_err(|error| format!("cannot write {}: {error}", folder.display()))?;
+    let mut command = Command::new("/bin/sh");
+    command.arg("-c").arg(KEEPER).arg(binary).arg("-c").arg(&config);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).kill_on_drop(true);
+    command.spawn().map_err(|error| format!("cannot run /bin/sh: {error}"))
+}
+
+fn write_config(folder: &Path, port: Option<u16>, sync_always: bool) -> std::io::Result<PathBuf> {
     std::fs::create_dir_all(folder)?;
     for old in std::fs::read_dir(folder)?.filter_map(Result::ok) {
         if old.path().extension().is_some_and(|end| end == "ports" || end == "pid") {
@@ -136,9 +174,11 @@ fn write_config(folder: &Path) -> std::io::Result<PathBuf> {
     }
     let quoted = |name: &str| serde_json::Value::from(folder.join(name).display().to_string()).to_string();
     let path = folder.join("nats-embedded.conf");
+    let port = port.map_or(-1, i32::from);
+    let sync = if sync_always { ", sync_interval: always" } else { "" };
     let text = format!(
-        "listen: \"127.0.0.1:-1\"\nmax_payload: 1MB\nports_file_dir: {}\npid_file: {}\nlog_file: {}\n\
-         jetstream {{ store_dir: {} }}\n",
+        "listen: \"127.0.0.1:{port}\"\nmax_payload: 1MB\nports_file_dir: {}\npid_file: {}\nlog_file: {}\n\
+         jetstream {{ store_dir: {}{sync} }}\n",
         quoted(""),
         quoted("nats.pid"),
         quoted("nats.log"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::wire::{Role, RunId};
+use crate::wire::{Role, RunId, TaskId};
 
 /// A fleet of LLM agents on NATS: a goal in plain words becomes finished, checked work.
 #[derive(Debug, Parser)]
@@ -74,8 +74,20 @@ pub(super) enum Verb {
     Ps(JsonArgs),
     /// Show a run: its plan, its tasks, its answer
     Show(ShowArgs),
+    /// Stop a run, or one task of it: <run> or <run>/<task>
+    Cancel(CancelArgs),
+    /// Try a run again that is over: what is done stays, the rest is done again
+    Retry(RetryArgs),
     /// Read and change the shared state of a run
     State(StateArgs),
+    /// Look at tasks that killed their workers, and put them on their queues again or drop them
+    Dead(DeadArgs),
+    /// Remove finished runs whose retention is over
+    Gc(GcArgs),
+    /// Bring the streams, buckets and consumers of an older version to this one's settings
+    Migrate(MigrateArgs),
+    /// Kill workers, orchestrators and the server of a private fleet at random, and show that nothing is lost
+    Chaos(ChaosArgs),
     /// Check what a fleet needs, each line with its fix
     Doctor(JsonArgs),
 }
@@ -116,8 +128,129 @@ pub(super) struct RunArgs {
     /// Give up waiting after so many seconds; the run goes on
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(super) timeout: Option<Duration>,
+    /// What Ctrl-C does to the run [default: ask on a terminal, else detach]
+    #[arg(long, value_name = "WHAT")]
+    pub(super) on_interrupt: Option<OnInterrupt>,
     #[command(flatten)]
     pub(super) model: ModelArgs,
+}
+
+/// What Ctrl-C does to a run that is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum OnInterrupt {
+    /// Ask the person at the terminal
+    Ask,
+    /// Leave the run to the fleet
+    Detach,
+    /// Cancel the run
+    Cancel,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct CancelArgs {
+    /// The run, or <run>/<task>
+    pub(super) what: String,
+    /// Why, for whoever looks at it later
+    #[arg(long, value_name = "TEXT")]
+    pub(super) reason: Option<String>,
+    /// Do not wait until the workers have stopped
+    #[arg(long)]
+    pub(super) kill: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct RetryArgs {
+    /// The run
+    pub(super) run: RunId,
+    /// Do this task again, and whatever builds on it: a task's id, plan, or answer
+    #[arg(long, value_name = "TASK")]
+    pub(super) from: Option<TaskId>,
+    /// Change the plan first, in $VISUAL or $EDITOR
+    #[arg(long)]
+    pub(super) edit: bool,
+    /// Leave it to the fleet
+    #[arg(long)]
+    pub(super) detach: bool,
+    /// Folder for the files of the result [default: oarlock-out/<run>]
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: Option<PathBuf>,
+    /// Print the whole reply as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Give up waiting after so many seconds; the run goes on
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(super) timeout: Option<Duration>,
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct DeadArgs {
+    #[command(subcommand)]
+    pub(super) verb: DeadVerb,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(super) enum DeadVerb {
+    /// List them, the oldest first
+    Ls(JsonArgs),
+    /// Show one whole
+    Show {
+        /// The run, or <run>/<task> when the run has several
+        what: String,
+    },
+    /// Try it again: its run, or the task alone when it belongs to no run
+    Requeue {
+        /// The run, or <run>/<task> when the run has several
+        what: String,
+    },
+    /// Forget it
+    Drop {
+        /// The run, or <run>/<task> when the run has several
+        what: String,
+    },
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct GcArgs {
+    /// Show what would go, and remove nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Runs that ended longer ago than so many seconds [default: the configured retention]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(super) older_than: Option<Duration>,
+    /// Print JSON
+    #[arg(long, short)]
+    pub(super) json: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct MigrateArgs {
+    /// Show what would change, and change nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Print JSON
+    #[arg(long, short)]
+    pub(super) json: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct ChaosArgs {
+    /// Runs that are given to the fleet
+    #[arg(long, default_value = "50", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(super) runs: u32,
+    /// Seconds of killing; then the fleet may finish
+    #[arg(long, default_value = "30", value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub(super) seconds: u64,
+    /// Number that decides what happens to whom and when [default: drawn, and printed]
+    #[arg(long)]
+    pub(super) seed: Option<u64>,
+    /// Let the server write everything to the disk before it acknowledges it
+    #[arg(long)]
+    pub(super) sync_always: bool,
+    /// Print one line of JSON
+    #[arg(long, short)]
+    pub(super) json: bool,
 }
 
 #[derive(Args, Clone, Debug)]

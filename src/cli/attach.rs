@@ -97,13 +97,20 @@ pub(super) struct Reached {
     /// The connection.
     pub(super) bus: Bus,
     /// The project's own server, when this command had to start it.
-    _own: Option<(Embedded, File)>,
+    own: Option<(Embedded, File)>,
+}
+
+impl Reached {
+    /// True when the server is the project's own, started for this command.
+    pub(super) fn is_own(&self) -> bool {
+        self.own.is_some()
+    }
 }
 
 /// A server to read from, with or without a fleet on it: the named one, the project's own, the one at the default address;
 /// or else the project's own store, on a server that is started for this command alone.
 pub(super) async fn server(config: &Config) -> anyhow::Result<Reached> {
-    let reached = |bus| Reached { bus, _own: None };
+    let reached = |bus| Reached { bus, own: None };
     if let Some(server) = &config.server {
         return Ok(reached(Bus::connect(server, &config.root, "oarlock").await?));
     }
@@ -124,11 +131,13 @@ async fn own_store(config: &Config) -> anyhow::Result<Reached> {
     let folder = std::path::absolute(project_folder())?;
     let lock = lock(&folder)?;
     let storage = Storage::Folder(folder.join(STORE_FOLDER));
-    let server = Embedded::start(&EmbeddedConfig { sources: config.server_sources.clone(), storage }).await?;
+    let server =
+        Embedded::start(&EmbeddedConfig { sources: config.server_sources.clone(), storage, sync_always: false })
+            .await?;
     let address = Server { urls: server.url().to_owned(), ..Server::default() };
     let bus = Bus::connect(&address, &config.root, "oarlock").await?;
     bus.declare(&local_streams(config)).await?;
-    Ok(Reached { bus, _own: Some((server, lock)) })
+    Ok(Reached { bus, own: Some((server, lock)) })
 }
 
 /// The streams' settings on a server of our own: it is one server, whatever is configured for a cluster.

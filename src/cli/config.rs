@@ -60,6 +60,8 @@ pub(super) struct Config {
     path: Option<std::ffi::OsString>,
     pub(super) server_sources: ServerSources,
     python: Option<PathBuf>,
+    /// The command that edits a text.
+    pub(super) editor: Option<String>,
     models: ModelSettings,
     file: Option<PathBuf>,
 }
@@ -115,6 +117,7 @@ impl Config {
                 cache: cache.clone(),
             },
             python: variable_of("OARLOCK_PYTHON").map(PathBuf::from).or_else(|| file.python.clone()),
+            editor: variable_of("VISUAL").or_else(|| variable_of("EDITOR")),
             models: model_settings(&file),
             roles,
             cache,

@@ -36,7 +36,7 @@ pub(super) async fn demo(config: &Config, args: DemoArgs) -> anyhow::Result<()> 
     say(&format!("goal: {}", demo.goal));
     let mut script = tempfile::NamedTempFile::with_prefix("oarlock-demo-").context("make a temporary file")?;
     script.write_all(demo.script.as_bytes()).context("write the recorded replies")?;
-    let delivery = Delivery { out: args.out, json: args.json, timeout: None, kept: false };
+    let delivery = Delivery { out: args.out, json: args.json, timeout: None, kept: false, on_interrupt: None };
     let source = ModelSource::Script(script.path().to_owned());
     with_local_fleet(config, Place::Private, source, &Submission::of(demo.goal), &delivery).await
 }

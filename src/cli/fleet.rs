@@ -62,7 +62,9 @@ impl LocalFleet {
             }
         };
         let storage = Storage::Folder(folder.join(STORE_FOLDER));
-        let server = Embedded::start(&EmbeddedConfig { sources: config.server_sources.clone(), storage }).await?;
+        let server =
+            Embedded::start(&EmbeddedConfig { sources: config.server_sources.clone(), storage, sync_always: false })
+                .await?;
         let address = Server { urls: server.url().to_owned(), ..Server::default() };
         let bus = Bus::connect(&address, &config.root, "oarlock").await?;
         bus.declare(&local_streams(config)).await?;

@@ -6,19 +6,26 @@
 mod answer;
 mod args;
 mod attach;
+mod cancel;
+mod chaos;
 mod config;
+mod control;
+mod dead;
 mod demo;
 mod doctor;
 mod exit;
 mod fleet;
+mod interrupt;
 mod logging;
 mod progress;
 mod ps;
+mod retry;
 mod run;
 mod show;
 mod state;
 mod talk;
 mod up;
+mod upkeep;
 mod worker;
 
 use std::ffi::OsString;
@@ -88,7 +95,13 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Verb::Worker(args) => worker::serve(&config, args.role, &args.worker).await,
         Verb::Ps(args) => ps::ps(&config, args).await,
         Verb::Show(args) => show::show(&config, args).await,
+        Verb::Cancel(args) => cancel::cancel(&config, args).await,
+        Verb::Retry(args) => retry::retry(&config, args).await,
         Verb::State(args) => state::state(&config, args).await,
+        Verb::Dead(args) => dead::dead(&config, args).await,
+        Verb::Gc(args) => upkeep::gc(&config, args).await,
+        Verb::Migrate(args) => upkeep::migrate(&config, args).await,
+        Verb::Chaos(args) => chaos::chaos(&config, args).await,
         Verb::Doctor(args) => doctor::doctor(&config, args).await,
     }
 }

@@ -5,14 +5,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use async_nats::Subscriber;
 use bytes::Bytes;
 
 use super::answer::{self, Shape};
-use super::args::{ModelArgs, RunArgs};
+use super::args::{ModelArgs, OnInterrupt, RunArgs};
 use super::attach;
 use super::config::Config;
 use super::exit::{Exit, ended};
 use super::fleet::{LocalFleet, ModelSource, Place, one_of_each};
+use super::interrupt::interrupted;
 use super::progress::Progress;
 use super::talk::say;
 use crate::bus::Bus;
@@ -55,12 +57,19 @@ pub(super) struct Delivery {
     pub(super) timeout: Option<Duration>,
     /// Whether the run can be looked at afterwards.
     pub(super) kept: bool,
+    /// What Ctrl-C does.
+    pub(super) on_interrupt: Option<OnInterrupt>,
 }
 
 pub(super) async fn run(config: &Config, args: RunArgs) -> anyhow::Result<()> {
     let submission = Submission { text: goal_text(&args)?, files: attached(&args.attach)? };
-    let delivery =
-        Delivery { out: args.out.clone(), json: args.json, timeout: args.timeout, kept: args.model.script.is_none() };
+    let delivery = Delivery {
+        out: args.out.clone(),
+        json: args.json,
+        timeout: args.timeout,
+        kept: args.model.script.is_none(),
+        on_interrupt: args.on_interrupt,
+    };
     let existing = match args.model.script {
         Some(_) => None,
         None => attach::find(config).await?,
@@ -226,19 +235,30 @@ async fn detach(bus: &Bus, submission: &Submission) -> anyhow::Result<()> {
 
 /// Sends the goal, shows what happens, and delivers the result.
 pub(super) async fn follow(bus: &Bus, submission: &Submission, delivery: &Delivery) -> anyhow::Result<()> {
-    let (store, key) = (Store::new(bus), new_key());
+    let key = new_key();
     let run = run_of(&key);
     let events = bus.client.subscribe(bus.root.events_of(&run)).await.context("subscribe to the run's events")?;
     submit(bus, submission, &key).await?;
-    let progress = Progress::start(events, &run);
+    wait_for_run(bus, &run, 1, events, delivery).await
+}
+
+/// Shows what happens in a run, and delivers the result of its generation.
+pub(super) async fn wait_for_run(
+    bus: &Bus,
+    run: &RunId,
+    generation: u32,
+    events: Subscriber,
+    delivery: &Delivery,
+) -> anyhow::Result<()> {
+    let store = Store::new(bus);
+    let progress = Progress::start(events, run);
     let wait = delivery.timeout.unwrap_or(Duration::from_secs(RUN_WAIT_S_MAX));
-    let result = TaskSubject::of_run(&run, 1);
+    let result = TaskSubject::of_run(run, generation);
     let reply = tokio::select! {
         reply = wait_for_reply(bus, &store, &result, async { Ok(()) }, wait) => reply,
         _ = tokio::signal::ctrl_c() => {
             progress.stop().await;
-            let kept = if delivery.kept { format!("; run {run} is kept: oarlock show {run}") } else { String::new() };
-            return Err(ended(Exit::Interrupted, format!("interrupted{kept}")));
+            return Err(interrupted(bus, run, delivery.on_interrupt, delivery.kept).await);
         }
     };
     progress.stop().await;

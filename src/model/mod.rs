@@ -40,7 +40,7 @@ pub use json::{JSON_BYTES_MAX, JsonError, JsonReply, complete_json, complete_jso
 pub use provider::Provider;
 pub use retry::{RETRIES_MAX, Retrying};
 pub use script::{SCRIPT_BYTES_MAX, Script, ScriptError};
-pub use scripted::ScriptedModel;
+pub use scripted::{COMPLETION, ScriptedModel};
 pub use spec::{ApiKey, ModelSpec};
 pub use transport::REPLY_BYTES_MAX;
 

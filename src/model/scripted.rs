@@ -18,8 +18,10 @@ use super::latency::Latency;
 use super::repair::readings;
 use super::rules::{Counts, compare, nearest};
 use super::script::{Fault, Response, RuleAnswer, Says, Script, ScriptError};
-use super::{Author, ChatModel, ChatReply, ChatRequest, Finish, OutputSchema, estimate_usage, excerpt};
+use super::{Author, CallContext, ChatModel, ChatReply, ChatRequest, Finish, OutputSchema, estimate_usage, excerpt};
 
+/// What the log says at each call of a scripted model, once.
+pub const COMPLETION: &str = "a completion is asked for";
 /// What an error shows of a task's description.
 const TASK_CHARS_MAX: usize = 120;
 /// What the rule-less answers of the faults say.
@@ -118,6 +120,8 @@ impl ScriptedModel {
 #[async_trait]
 impl ChatModel for ScriptedModel {
     async fn complete(&self, request: &ChatRequest) -> Result<ChatReply, ModelError> {
+        let CallContext { run, task_id, attempt, .. } = &request.context;
+        tracing::debug!(%run, task = %task_id, attempt, "{COMPLETION}");
         let Some((number, answer)) = self.pick(request)? else {
             self.wait(self.script.latency, request).await?;
             return Ok(self.reply(request, echo(request), None, Finish::Stop));

@@ -75,7 +75,8 @@ impl Drive<'_> {
             let pause = self.pause_left(job, now);
             outgoing.push(match pause.is_zero() {
                 true => self.queued(task, payload, self.lease.fresh && !known),
-                false => self.of.bus.later(now.saturating_add(nanos(pause)), &task.subject(), payload),
+                // Not over one that is there: it is the same.
+                false => self.of.bus.later(now.saturating_add(nanos(pause)), &task.subject(), payload).expecting(0),
             });
         }
         let mut results = self.of.bus.store_all(outgoing).await.into_iter();
@@ -134,8 +135,12 @@ impl Drive<'_> {
         if self.alarm.is_some_and(|at| at <= wanted && !useless(at)) {
             return Ok(());
         }
-        let to =
-            TaskSubject { task: TaskId::alarm(), ..TaskSubject::of_run(&self.lease.run, self.lease.record.generation) };
+        // Those of holders before us, or our own one that would ring for nothing.
+        if self.alarm.is_some() || !self.lease.fresh {
+            self.of.store.janitor.drop_alarms(&self.lease.run).await?;
+        }
+        let whole = TaskSubject::of_run(&self.lease.run, self.lease.record.generation);
+        let to = TaskSubject { task: TaskId::alarm(rand::random()), ..whole };
         let at = self.of.bus.server_now().await?.saturating_add(nanos(wanted.saturating_duration_since(now)));
         self.of.bus.store(self.of.bus.later(at, &to, Vec::new())).await?;
         self.alarm = Some(wanted);

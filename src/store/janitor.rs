@@ -2,8 +2,8 @@
 //!
 //! A run goes when it has been over for longer than the retention: its record is first marked `expired`, so that whoever
 //! pulls a late message of it acknowledges that and goes on, then everything else is removed, and the record last; a janitor
-//! that dies in between is followed by another. A live run is never touched. Replies and files without a record (of asks,
-//! or written late) go after the same time.
+//! that dies in between is followed by another. A live run is never touched. What has no record (replies and files of asks,
+//! what came late) goes after the same time.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -74,14 +74,22 @@ impl Janitor {
         Ok(self.runs.write(Point::Expire, run, &expired, recorded.revision).await?.is_some())
     }
 
-    /// Runs without a record of which a reply or a file is older than `before`.
+    /// Runs without a record of which something is older than `before`: replies and files of asks, what a door wrote before it
+    /// died, what came late.
     async fn strays(&self, before: i64, known: &BTreeSet<RunId>) -> Result<Vec<RunId>, StoreError> {
         let root = &self.bus.root;
         let mut found = BTreeSet::new();
-        for (stream, filter) in [(root.results_stream(), root.all_results()), (root.blobs_stream(), root.all_blobs())] {
+        let bucket = |name: String| (format!("KV_{name}"), format!("$KV.{name}.*.>"), 2);
+        // Where the run stands in the subject: <root>.result.<role>.<run>.…, $KV.<bucket>.<run>.…
+        for (stream, filter, place) in [
+            (root.results_stream(), root.all_results(), 3),
+            (root.blobs_stream(), root.all_blobs(), 3),
+            bucket(root.runs_bucket()),
+            bucket(root.history_bucket()),
+            bucket(root.state_bucket()),
+        ] {
             let old = self.bus.subjects_before(&stream, &filter, before).await?;
-            // <root>.result.<role>.<run>.…, <root>.blob.<role>.<run>.…
-            let runs = old.iter().filter_map(|subject| subject.split('.').nth(3)?.parse::<RunId>().ok());
+            let runs = old.iter().filter_map(|subject| subject.split('.').nth(place)?.parse::<RunId>().ok());
             found.extend(runs.filter(|run| !known.contains(run)));
         }
         Ok(found.into_iter().take(SWEEP_RUNS_MAX).collect())
@@ -111,6 +119,11 @@ impl Janitor {
     /// Drops what a run that is over still had on the schedule.
     pub async fn drop_schedules(&self, run: &RunId) -> Result<(), StoreError> {
         self.purge(&self.bus.root.later_stream(), &self.bus.root.later_of(run)).await
+    }
+
+    /// Drops the alarms of a run.
+    pub async fn drop_alarms(&self, run: &RunId) -> Result<(), StoreError> {
+        self.purge(&self.bus.root.later_stream(), &self.bus.root.alarms_of(run)).await
     }
 
     /// Drops a dead letter.

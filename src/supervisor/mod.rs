@@ -5,6 +5,8 @@
 //! Children must not outlive us: each holds the reading end of a pipe whose writing end is ours, and drains and exits when
 //! it closes, also when we are killed.
 
+pub mod chaos;
+
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -31,8 +33,10 @@ const LOG_LINES: usize = 5;
 const WATCH_MS: u64 = 200;
 /// Times that one worker is started again; one that dies more often is left, and said to be.
 const RESTARTS_MAX: u32 = 20;
-/// Pause before a worker is started again, longer with every time.
+/// Pause before a worker is started again, longer with every time, up to ten times as long.
 const RESTART_DELAY_MS: u64 = 250;
+/// A worker that lived as long as this has nothing against it any more.
+const STEADY_S: u64 = 60;
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -85,7 +89,19 @@ struct Member {
     child: Child,
     log: PathBuf,
     restarts: u32,
-    gone: bool,
+    started: Instant,
+    state: State,
+}
+
+/// What the watcher knows of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// It runs, as far as is known.
+    Running,
+    /// It ended, and is started again at this time.
+    Ended(Instant),
+    /// It died too often.
+    GivenUp,
 }
 
 /// Running worker processes.
@@ -106,7 +122,8 @@ impl Fleet {
             for number in 1..=*count {
                 let log = config.logs.join(format!("{role}-{number}.log"));
                 let child = spawn(&config, *role, &log).map_err(|source| FleetError::Spawn { role: *role, source })?;
-                members.push(Member { role: *role, child, log, restarts: 0, gone: false });
+                let (started, state) = (Instant::now(), State::Running);
+                members.push(Member { role: *role, child, log, restarts: 0, started, state });
             }
         }
         Ok(Self { config, members: Arc::new(Mutex::new(members)), watcher: None })
@@ -139,7 +156,8 @@ impl Fleet {
     /// Role and process id of each worker.
     pub async fn processes(&self) -> Vec<(Role, u32)> {
         let members = self.members.lock().await;
-        members.iter().filter_map(|member| Some((member.role, member.child.id()?))).collect()
+        let running = members.iter().filter(|member| member.state == State::Running);
+        running.filter_map(|member| Some((member.role, member.child.id()?))).collect()
     }
 
     /// Lets all workers finish and waits until they are gone; those that take too long are killed.
@@ -170,6 +188,34 @@ impl Drop for Fleet {
 }
 
 impl Member {
+    /// Starts it again when it has ended, after a pause.
+    fn look_after(&mut self, config: &FleetConfig) {
+        match self.state {
+            State::GivenUp => {}
+            State::Running => {
+                let Err(ended) = self.check() else { return };
+                let steady = self.started.elapsed() > Duration::from_secs(STEADY_S);
+                self.restarts = if steady { 1 } else { self.restarts + 1 };
+                if self.restarts > RESTARTS_MAX {
+                    tracing::error!("{ended}; it is not started again after restarts_max {RESTARTS_MAX} times");
+                    self.state = State::GivenUp;
+                    return;
+                }
+                tracing::warn!(role = %self.role, "a worker ended and is started again");
+                let pause = RESTART_DELAY_MS * u64::from(self.restarts.min(10));
+                self.state = State::Ended(Instant::now() + Duration::from_millis(pause));
+            }
+            State::Ended(again) if again <= Instant::now() => match spawn(config, self.role, &self.log) {
+                Ok(child) => (self.child, self.started, self.state) = (child, Instant::now(), State::Running),
+                Err(error) => {
+                    tracing::error!(role = %self.role, "it could not be started: {error}");
+                    self.state = State::Ended(Instant::now() + Duration::from_millis(RESTART_DELAY_MS));
+                }
+            },
+            State::Ended(_) => {}
+        }
+    }
+
     /// An error when the process has ended.
     fn check(&mut self) -> Result<(), FleetError> {
         match self.child.try_wait() {
@@ -182,21 +228,7 @@ impl Member {
 async fn watch(config: FleetConfig, members: Arc<Mutex<Vec<Member>>>) {
     loop {
         tokio::time::sleep(Duration::from_millis(WATCH_MS)).await;
-        for member in members.lock().await.iter_mut().filter(|member| !member.gone) {
-            let Err(ended) = member.check() else { continue };
-            member.restarts += 1;
-            if member.restarts > RESTARTS_MAX {
-                tracing::error!("{ended}; it is not started again after restarts_max {RESTARTS_MAX} times");
-                member.gone = true;
-                continue;
-            }
-            tracing::warn!(role = %member.role, "a worker ended and is started again");
-            tokio::time::sleep(Duration::from_millis(RESTART_DELAY_MS * u64::from(member.restarts))).await;
-            match spawn(&config, member.role, &member.log) {
-                Ok(child) => member.child = child,
-                Err(error) => tracing::error!(role = %member.role, "it could not be started: {error}"),
-            }
-        }
+        members.lock().await.iter_mut().for_each(|member| member.look_after(&config));
     }
 }
 

@@ -123,9 +123,10 @@ impl TaskId {
         Self("cancel".into())
     }
 
-    /// The message that shows a run to an orchestrator when a deadline of it is over.
-    pub fn alarm() -> Self {
-        Self("alarm".into())
+    /// A message that shows a run to an orchestrator when a deadline of it is over. Each is called anew: of a subject that was
+    /// written twice, an unclean restart of the server can bring back the older message after the newer was removed.
+    pub fn alarm(number: u32) -> Self {
+        Self(format!("alarm{number}"))
     }
 
     /// The message that hands a run over from the delivery with stream sequence `seq`.

@@ -169,6 +169,10 @@ impl Root {
     pub fn later_of(&self, run: &RunId) -> String {
         format!("{}.later.{run}.>", self.0)
     }
+    /// The alarms of a run among it.
+    pub fn alarms_of(&self, run: &RunId) -> String {
+        format!("{}.later.{run}.{}.>", self.0, Role::Orchestrator)
+    }
     /// Where the server puts it when its time has come.
     pub fn due(&self, to: &TaskSubject) -> String {
         format!("{}.due.{}.{}.{}.{}", self.0, to.role, to.run, to.task, to.attempt)

@@ -211,7 +211,7 @@ async fn a_worker_that_may_not_finish_hands_its_task_back() {
 pub async fn lasting() -> (TestServer, PathBuf, u16) {
     let folder = tempfile::Builder::new().prefix("oarlock-test-").tempdir().unwrap();
     let home = folder.path().join("nats");
-    let config = EmbeddedConfig { sources: sources(), storage: Storage::Folder(home.clone()) };
+    let config = EmbeddedConfig { sources: sources(), storage: Storage::Folder(home.clone()), sync_always: false };
     let server = Embedded::start(&config).await.unwrap();
     let bus = connect(server.url()).await;
     bus.declare(&StreamSettings { ack_wait: ACK_WAIT, ..StreamSettings::default() }).await.unwrap();

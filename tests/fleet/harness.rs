@@ -44,7 +44,7 @@ impl TestServer {
 
     /// A server on which nothing is declared.
     pub async fn bare() -> Self {
-        let config = EmbeddedConfig { sources: sources(), storage: Storage::Temporary };
+        let config = EmbeddedConfig { sources: sources(), storage: Storage::Temporary, sync_always: false };
         let server = Embedded::start(&config).await.expect("a nats-server for the tests");
         let bus = connect(server.url()).await;
         let folder = tempfile::Builder::new().prefix("oarlock-test-").tempdir().unwrap();

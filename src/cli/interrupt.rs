@@ -1,0 +1,52 @@
+//! Ctrl-C while a run is waited for: leave it to the fleet, or cancel it. On a terminal the person is asked.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use super::args::OnInterrupt;
+use super::cancel::cancel_run;
+use super::exit::{Exit, ended};
+use super::talk::say;
+use crate::bus::Bus;
+use crate::wire::RunId;
+
+/// How long the question waits for an answer before the run is left to the fleet.
+const ANSWER_WAIT_S_MAX: u64 = 60;
+
+/// Deals with the run as was chosen, and returns the error that ends the command. `kept` says whether the run can be looked
+/// at afterwards.
+pub(super) async fn interrupted(bus: &Bus, run: &RunId, choice: Option<OnInterrupt>, kept: bool) -> anyhow::Error {
+    let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+    let choice = choice.unwrap_or(if terminal { OnInterrupt::Ask } else { OnInterrupt::Detach });
+    let cancel = match choice {
+        OnInterrupt::Detach => false,
+        OnInterrupt::Cancel => true,
+        OnInterrupt::Ask => wants_cancel(run).await,
+    };
+    let look = if kept { format!("; run {run} is kept: oarlock show {run}") } else { String::new() };
+    let ended_as = |what: String| ended(Exit::Interrupted, what);
+    match cancel {
+        false => ended_as(format!("interrupted{look}")),
+        true => match cancel_run(bus, run, None, Some("canceled by Ctrl-C")).await {
+            Ok(()) => ended_as(format!("run {run} is canceled")),
+            Err(error) => ended_as(format!("interrupted, and the run could not be canceled: {error:#}{look}")),
+        },
+    }
+}
+
+/// Asks; a second Ctrl-C, silence, or anything but "c" leaves the run alone.
+async fn wants_cancel(run: &RunId) -> bool {
+    say(&format!("run {run}: [d]etach and leave it to the fleet (default), or [c]ancel it?"));
+    let (told, answer) = tokio::sync::oneshot::channel();
+    // A thread of its own: a read of the terminal cannot be cancelled, and must not hold up the end of the process.
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let read = std::io::stdin().read_line(&mut line);
+        let _ = told.send(read.is_ok() && line.trim().to_lowercase().starts_with('c'));
+    });
+    tokio::select! {
+        answer = answer => answer.unwrap_or(false),
+        _ = tokio::signal::ctrl_c() => false,
+        () = tokio::time::sleep(Duration::from_secs(ANSWER_WAIT_S_MAX)) => false,
+    }
+}

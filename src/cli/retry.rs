@@ -1,0 +1,91 @@
+//! `oarlock retry`: a run that is over is tried again, from where it went wrong or from a task that is named.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Context;
+use serde_json::json;
+
+use super::answer::out;
+use super::args::RetryArgs;
+use super::attach;
+use super::config::Config;
+use super::control;
+use super::exit::{Exit, ended};
+use super::fleet::{LocalFleet, Place, one_of_each};
+use super::run::{Delivery, model_source, wait_for_run};
+use super::talk::say;
+use crate::bus::Bus;
+use crate::store::Store;
+use crate::wire::{Plan, RunId};
+
+pub(super) async fn retry(config: &Config, args: RetryArgs) -> anyhow::Result<()> {
+    match attach::find(config).await? {
+        Some(bus) => again(config, &bus, &args).await,
+        None if args.detach => Err(ended(
+            Exit::Usage,
+            "--detach needs a fleet that goes on without this command; start one with `oarlock up`",
+        )),
+        None => {
+            let source = model_source(config, &args.model).await?;
+            say("no fleet is running; starting one for this run");
+            let place = Place::Project(attach::project_folder());
+            let local = LocalFleet::start(config, place, one_of_each(), &source).await?;
+            let outcome = again(config, &local.bus, &args).await;
+            local.stop().await;
+            outcome
+        }
+    }
+}
+
+async fn again(config: &Config, bus: &Bus, args: &RetryArgs) -> anyhow::Result<()> {
+    let run = &args.run;
+    let plan = match args.edit {
+        true => Some(edited(config, bus, run).await?),
+        false => None,
+    };
+    let events = bus.client.subscribe(bus.root.events_of(run)).await.context("subscribe to the run's events")?;
+    let begun = control::ask(bus, "retry", &json!({ "run": run, "from": args.from, "plan": plan })).await?;
+    let generation = begun.get("generation").and_then(serde_json::Value::as_u64);
+    let generation = generation.and_then(|number| u32::try_from(number).ok()).context("read the answer of the door")?;
+    if args.detach {
+        say(&format!("the fleet has it; look with: oarlock show {run}"));
+        return out(run.as_str());
+    }
+    let delivery =
+        Delivery { out: args.out.clone(), json: args.json, timeout: args.timeout, kept: true, on_interrupt: None };
+    wait_for_run(bus, run, generation, events, &delivery).await
+}
+
+/// The plan as the person leaves it in the editor.
+async fn edited(config: &Config, bus: &Bus, run: &RunId) -> anyhow::Result<Plan> {
+    let runs = Store::new(bus).runs;
+    let missing = || ended(Exit::NotFound, format!("run {run} has no plan on this server"));
+    let record = runs.record(run).await?.ok_or_else(missing)?.record;
+    let plan = runs.plan(run, record.plan).await?.ok_or_else(missing)?;
+    let editor = config.editor.clone().ok_or_else(|| ended(Exit::Usage, "--edit needs VISUAL or EDITOR"))?;
+    let file = tempfile::Builder::new().prefix("oarlock-plan-").suffix(".json").tempfile().context("make a file")?;
+    std::fs::write(file.path(), serde_json::to_string_pretty(&plan)?).context("write the plan")?;
+    match edit(&editor, file.path()) {
+        Ok(plan) => Ok(plan),
+        Err(error) => {
+            let (_, kept) = file.keep().context("keep what you wrote")?;
+            Err(ended(Exit::Usage, format!("{error:#}; what you wrote is in {}", kept.display())))
+        }
+    }
+}
+
+/// Runs the editor as a shell would, because EDITOR may carry arguments, and reads what it left.
+fn edit(editor: &str, file: &Path) -> anyhow::Result<Plan> {
+    let mut command = Command::new("/bin/sh");
+    command.arg("-c").arg(format!("{editor} \"$0\"")).arg(file);
+    let status = command.status().context("run the editor")?;
+    anyhow::ensure!(status.success(), "the editor ended with {status}");
+    read_plan(file)
+}
+
+fn read_plan(file: &Path) -> anyhow::Result<Plan> {
+    let text = std::fs::read_to_string(file).context("read the plan")?;
+    let plan: Plan = serde_json::from_str(&text).context("the plan is no plan in JSON")?;
+    plan.ordered().map_err(|faults| anyhow::anyhow!("the plan is no plan: {}", faults.join("; ")))
+}

@@ -1,0 +1,110 @@
+//! What the workers really did, from their logs: a line in a file outlives the process that wrote it. And what they left
+//! behind on this machine.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::model::COMPLETION;
+use crate::wire::RunId;
+use crate::worker::EXECUTION;
+
+/// Where sandboxes have their directories, and how these are called.
+const SANDBOXES: (&str, &str) = ("/tmp", "oarlock-run-");
+/// How long what ends by itself may take to do so.
+const GONE_WAIT_S_MAX: u64 = 20;
+/// Pause between two looks.
+const LOOK_MS: u64 = 200;
+
+/// How often each attempt was begun, and how often a model was asked for it.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    begun: BTreeMap<String, usize>,
+    asked: BTreeMap<String, usize>,
+}
+
+impl Journal {
+    /// Reads all logs in a folder.
+    pub(super) fn read(folder: &Path) -> std::io::Result<Self> {
+        let mut journal = Self::default();
+        for file in std::fs::read_dir(folder)? {
+            // A line can be cut in the middle by the death of its writer, in the middle of a character too.
+            let text = String::from_utf8_lossy(&std::fs::read(file?.path())?).into_owned();
+            for line in text.lines() {
+                let count = match line {
+                    line if line.contains(EXECUTION) => &mut journal.begun,
+                    line if line.contains(COMPLETION) => &mut journal.asked,
+                    _ => continue,
+                };
+                if let Some(attempt) = attempt(line) {
+                    *count.entry(attempt).or_default() += 1;
+                }
+            }
+        }
+        Ok(journal)
+    }
+
+    /// The part that is about these runs.
+    pub(super) fn of<'a>(mut self, runs: impl Iterator<Item = &'a RunId> + Clone) -> Self {
+        let about = |attempt: &String| runs.clone().any(|run| attempt.starts_with(run.as_str()));
+        self.begun.retain(|attempt, _| about(attempt));
+        self.asked.retain(|attempt, _| about(attempt));
+        self
+    }
+
+    pub(super) fn executions(&self) -> usize {
+        self.begun.values().sum()
+    }
+
+    pub(super) fn repeats(&self) -> usize {
+        self.begun.values().map(|count| count - 1).sum()
+    }
+
+    pub(super) fn extra_calls(&self) -> usize {
+        self.asked.values().map(|count| count - 1).sum()
+    }
+}
+
+/// `<run>.<task>.<attempt>` of a log line with these fields.
+fn attempt(line: &str) -> Option<String> {
+    let field = |name: &str| {
+        let rest = line.split_once(&format!(" {name}="))?.1;
+        Some(rest.chars().take_while(char::is_ascii_alphanumeric).collect::<String>())
+    };
+    Some(format!("{}.{}.{}", field("run")?, field("task")?, field("attempt")?))
+}
+
+/// The sandbox directories on this machine.
+pub(super) fn sandbox_folders() -> Vec<PathBuf> {
+    let (place, prefix) = SANDBOXES;
+    let entries = std::fs::read_dir(place).into_iter().flatten().filter_map(Result::ok);
+    let ours = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
+    ours.map(|entry| entry.path()).collect()
+}
+
+/// What is still there of a fleet that was stopped: processes that name its folder, and sandbox directories that were not
+/// there `before`. What ends by itself is given a moment.
+pub(super) async fn orphans(folder: &Path, before: &[PathBuf]) -> Vec<String> {
+    let started = Instant::now();
+    loop {
+        let processes = processes_of(folder).into_iter().map(|pid| format!("process {pid} is left"));
+        let new = sandbox_folders().into_iter().filter(|place| !before.contains(place));
+        let left: Vec<String> = processes.chain(new.map(|place| format!("{} is left", place.display()))).collect();
+        if left.is_empty() || started.elapsed() > Duration::from_secs(GONE_WAIT_S_MAX) {
+            return left;
+        }
+        tokio::time::sleep(Duration::from_millis(LOOK_MS)).await;
+    }
+}
+
+/// Processes with the folder's name in their command line.
+fn processes_of(folder: &Path) -> Vec<u32> {
+    let name = folder.display().to_string();
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
+    let pids = entries.filter_map(|entry| entry.file_name().to_string_lossy().parse::<u32>().ok());
+    let names_it = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(&name)
+    };
+    pids.filter(|pid| *pid != std::process::id()).filter(names_it).collect()
+}
