@@ -61,6 +61,8 @@ pub struct Bus {
     /// The root of all names.
     pub root: Root,
     connects: watch::Receiver<u64>,
+    /// True for the sake of a caller who waits.
+    pub(super) hasty: bool,
     /// When the work queue was last looked at, and whether it was over half full.
     pub(super) half_full: Arc<Mutex<Option<(Instant, bool)>>>,
     /// When the server's clock was last looked at, and what it said.
@@ -99,7 +101,15 @@ impl Bus {
         })?;
         check(&client, &server.urls)?;
         let js = jetstream::new(client.clone());
-        Ok(Self { client, js, root: root.clone(), connects, half_full: Arc::default(), clock: Arc::default() })
+        Ok(Self {
+            client,
+            js,
+            root: root.clone(),
+            connects,
+            hasty: false,
+            half_full: Arc::default(),
+            clock: Arc::default(),
+        })
     }
 
     /// Changes each time that the connection is made anew; what was sent live meanwhile is missed.

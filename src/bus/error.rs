@@ -93,7 +93,10 @@ pub enum BusError {
         source: Source,
     },
     /// Not stored within the time that a publish may take.
-    #[error("failed to store {subject} within {waited_s} s")]
+    #[error(
+        "failed to store {subject} within {waited_s} s: the server does not confirm it; its log says why, and a full disk is \
+         the usual reason"
+    )]
     Publish {
         /// The subject.
         subject: String,

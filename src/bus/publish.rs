@@ -17,10 +17,14 @@ use crate::wire::Event;
 
 /// How long one publish is retried; under the duplicate window of 120 s.
 const PUBLISH_WAIT_S_MAX: u64 = 100;
+/// How long it is retried for a caller who waits; clients give up after 30 s.
+const HASTY_WAIT_S_MAX: u64 = 20;
 /// Longest pause between two tries.
 const RETRY_DELAY_MS_MAX: u64 = 1_000;
 /// What the server calls both "maximum messages per subject exceeded" and "maximum bytes exceeded".
 const STORE_FAILED: u64 = 10077;
+/// What it says when not a stream but the account or the whole store is at its limit.
+const STORE_AT_LIMIT: [u64; 3] = [10002, 10023, 10047];
 
 /// A message for a stream.
 #[derive(Clone, Debug)]
@@ -63,6 +67,14 @@ impl Outgoing {
 }
 
 impl Bus {
+    /// The same connection for a caller who waits: a full store is told at once, and a silent one after
+    /// [`HASTY_WAIT_S_MAX`] seconds. Work in hand is worth more patience.
+    pub fn hasty(&self) -> Self {
+        let mut hasty = self.clone();
+        hasty.hasty = true;
+        hasty
+    }
+
     /// Stores one message and returns its sequence.
     ///
     /// # Errors
@@ -114,6 +126,7 @@ impl Bus {
         mut sent: Result<PublishAckFuture, PublishError>,
     ) -> Result<u64, BusError> {
         let started = Instant::now();
+        let wait = Duration::from_secs(if self.hasty { HASTY_WAIT_S_MAX } else { PUBLISH_WAIT_S_MAX });
         for tries in 0_u32.. {
             let error = match sent {
                 Ok(ack) => match ack.await {
@@ -127,7 +140,12 @@ impl Bus {
                 Verdict::Refused(refusal) => return Err(refusal),
                 Verdict::Unknown(error) => error,
             };
-            if started.elapsed() > Duration::from_secs(PUBLISH_WAIT_S_MAX) {
+            let at_limit = server_code(&error).is_some_and(|code| STORE_AT_LIMIT.contains(&code.0));
+            if at_limit && (self.hasty || started.elapsed() > wait) {
+                let (stream, subject) = (message.stream.clone(), message.subject.clone());
+                return Err(BusError::Full { stream, subject, source: error.into() });
+            }
+            if started.elapsed() > wait {
                 let subject = message.subject.clone();
                 return Err(BusError::Publish { subject, waited_s: started.elapsed().as_secs(), source: error.into() });
             }

@@ -193,7 +193,7 @@ fn name_of(path: &Path) -> Result<FilePath, crate::wire::BadPath> {
 /// Sends the goal. The key makes a repeated send harmless, and tells the run's id before it is sent, so that files can be
 /// stored and events be heard from the first.
 async fn submit(bus: &Bus, submission: &Submission, key: &str) -> anyhow::Result<()> {
-    let store = Store::new(bus);
+    let store = Store::new(&bus.hasty());
     let artifacts = store.artifacts.put(&run_of(key), Role::Orchestrator, &submission.files).await?;
     let attachments = artifacts
         .into_iter()

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{Orchestrator, claim, control};
 use crate::bus::{Answer, BusError, Door, DoorRequest, Point};
-use crate::store::{Accepted, FileSet, Recorded, StoreError};
+use crate::store::{Accepted, FileSet, Recorded, Store, StoreError};
 use crate::wire::subject::{HEADER_RUN, HEADER_STATUS, TaskSubject};
 use crate::wire::{Artifact, AttachmentBody, Goal, GoalRequest, Role, RunId, RunStatus, TaskId};
 use crate::worker::{DoorWait, error_answer, is_json, reply_answer, request_key, wait_for_reply};
@@ -104,28 +104,28 @@ impl Refused {
 
 /// Stores the goal and puts the run on the queue. The same key again is the same run, wherever it stands.
 async fn accept(of: &Orchestrator, asked: &Asked) -> Result<RunStatus, Refused> {
-    let known = of.store.runs.record(&asked.run).await?.is_some();
-    if !known && of.bus.queue_is_half_full().await? {
+    let bus = of.bus.hasty();
+    let store = Store::new(&bus);
+    let known = store.runs.record(&asked.run).await?.is_some();
+    if !known && bus.queue_is_half_full().await? {
         let source = "it is over half of its bytes; the rest is kept for the runs that began".into();
-        return Err(
-            BusError::Full { stream: of.bus.root.tasks_stream(), subject: of.bus.root.run_door(), source }.into()
-        );
+        return Err(BusError::Full { stream: bus.root.tasks_stream(), subject: bus.root.run_door(), source }.into());
     }
-    let attachments = keep_attachments(of, asked).await?;
+    let attachments = keep_attachments(&store, asked).await?;
     let goal = Goal::new(asked.goal.goal.clone(), attachments);
-    let status = match of.store.runs.accept(&asked.run, &goal).await? {
+    let status = match store.runs.accept(&asked.run, &goal).await? {
         Accepted::New => RunStatus::Submitted,
         Accepted::Known(Recorded { record, .. }) => record.status,
         Accepted::Conflict => return Err(Refused::Conflict(asked.run.clone())),
     };
     if status == RunStatus::Submitted {
-        claim::wake(&of.bus, Point::Start, &asked.run, TaskId::start(), 1).await?;
+        claim::wake(&bus, Point::Start, &asked.run, TaskId::start(), 1).await?;
     }
     Ok(status)
 }
 
 /// Stores the files that came inside the request; those that are stored already are taken as they are named.
-async fn keep_attachments(of: &Orchestrator, asked: &Asked) -> Result<Vec<Artifact>, StoreError> {
+async fn keep_attachments(store: &Store, asked: &Asked) -> Result<Vec<Artifact>, StoreError> {
     let mut inside = FileSet::new();
     let mut artifacts = Vec::new();
     for attachment in &asked.goal.attachments {
@@ -141,7 +141,7 @@ async fn keep_attachments(of: &Orchestrator, asked: &Asked) -> Result<Vec<Artifa
         }
     }
     // A run must not begin with files that nobody can read.
-    of.store.artifacts.get_all(&asked.run, &artifacts).await?;
-    artifacts.extend(of.store.artifacts.put(&asked.run, Role::Orchestrator, &inside).await?);
+    store.artifacts.get_all(&asked.run, &artifacts).await?;
+    artifacts.extend(store.artifacts.put(&asked.run, Role::Orchestrator, &inside).await?);
     Ok(artifacts)
 }

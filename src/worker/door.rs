@@ -120,7 +120,7 @@ async fn answer(bus: &Bus, store: &Store, role: Role, limit: Duration, request: 
         let first = request.headers.get(HEADER_KEY).is_none();
         let message = Outgoing::new(Point::Dispatch, bus.root.tasks_stream(), bus.root.task(&to), payload);
         let message = if first { message.header(HEADER_FIRST, "1") } else { message };
-        match bus.store(message).await {
+        match bus.hasty().store(message).await {
             // Taken: the same key was asked before and waits in the queue.
             Ok(_) | Err(BusError::Taken { .. }) => Ok(()),
             Err(error) => Err(error.into()),
@@ -200,7 +200,7 @@ pub fn error_answer(error: DoorWait) -> Answer {
     let code = match &error {
         DoorWait::Late { .. } => 504,
         DoorWait::Conflict { .. } => 409,
-        DoorWait::Store(StoreError::Bus(BusError::Full { .. })) => 503,
+        DoorWait::Store(StoreError::Bus(BusError::Full { .. } | BusError::Publish { .. })) => 503,
         DoorWait::Store(StoreError::TooLarge { .. } | StoreError::Bus(BusError::TooLarge { .. })) => 413,
         // A file that the caller named and did not store.
         DoorWait::Store(StoreError::Damaged { .. }) => 400,
