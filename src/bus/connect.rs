@@ -8,6 +8,7 @@ use async_nats::{ConnectErrorKind, ConnectOptions, Event, jetstream};
 use tokio::sync::watch;
 
 use super::BusError;
+use super::rights::Rights;
 use crate::wire::Root;
 
 /// Longest pause between two attempts to reconnect.
@@ -61,6 +62,8 @@ pub struct Bus {
     /// The root of all names.
     pub root: Root,
     connects: watch::Receiver<u64>,
+    /// What the server refused.
+    pub(super) rights: Arc<Rights>,
     /// True for the sake of a caller who waits.
     pub(super) hasty: bool,
     /// When the work queue was last looked at, and whether it was over half full.
@@ -77,6 +80,8 @@ impl Bus {
     /// When nobody answers, we are refused, or the server is too old or without JetStream.
     pub async fn connect(server: &Server, root: &Root, name: &str) -> Result<Self, BusError> {
         let (counter, connects) = watch::channel(0_u64);
+        let rights = Arc::new(Rights::default());
+        let refused = rights.clone();
         let options = options(server)?
             .name(name)
             .connection_timeout(Duration::from_secs(CONNECT_WAIT_S_MAX))
@@ -87,6 +92,7 @@ impl Bus {
                 if matches!(event, Event::Connected) {
                     counter.send_modify(|count| *count += 1);
                 }
+                refused.hear(&event);
                 async move { log(&event) }
             });
         let urls: Vec<String> = server.urls.split(',').map(|url| url.trim().to_owned()).collect();
@@ -106,6 +112,7 @@ impl Bus {
             js,
             root: root.clone(),
             connects,
+            rights,
             hasty: false,
             half_full: Arc::default(),
             clock: Arc::default(),

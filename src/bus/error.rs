@@ -26,6 +26,12 @@ pub enum BusError {
         /// Why.
         source: Source,
     },
+    /// A right that our login does not have.
+    #[error("our NATS login may not use {subject}; give it the right, or start with another login")]
+    Forbidden {
+        /// The subject.
+        subject: String,
+    },
     /// Credentials that cannot be used.
     #[error("failed to read the credentials {what}")]
     Credentials {

@@ -16,6 +16,7 @@ mod migrate;
 mod presence;
 mod publish;
 mod read;
+mod rights;
 mod service;
 mod streams;
 
@@ -29,5 +30,6 @@ pub use migrate::Change;
 pub use presence::{RolePresence, presence};
 pub use publish::Outgoing;
 pub use read::Kept;
+pub use rights::Use;
 pub use service::{Answer, Door, DoorRequest, Doors, open_doors};
 pub use streams::{Queue, StreamSettings};

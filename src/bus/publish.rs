@@ -12,7 +12,7 @@ use async_nats::jetstream::{self, ErrorCode, message::PublishMessage};
 use bytes::Bytes;
 
 use super::failpoint::{Point, Side, hit};
-use super::{Bus, BusError};
+use super::{Bus, BusError, Use};
 use crate::wire::Event;
 
 /// How long one publish is retried; under the duplicate window of 120 s.
@@ -129,9 +129,13 @@ impl Bus {
         let wait = Duration::from_secs(if self.hasty { HASTY_WAIT_S_MAX } else { PUBLISH_WAIT_S_MAX });
         for tries in 0_u32.. {
             let error = match sent {
-                Ok(ack) => match ack.await {
-                    Ok(ack) => return Ok(ack.sequence),
-                    Err(error) => error,
+                Ok(ack) => tokio::select! {
+                    biased;
+                    ack = async { ack.await } => match ack {
+                        Ok(ack) => return Ok(ack.sequence),
+                        Err(error) => error,
+                    },
+                    () = self.denied(Use::Publish, &message.subject) => return Err(self.forbidden(&message.subject)),
                 },
                 Err(error) => error,
             };
@@ -154,6 +158,11 @@ impl Bus {
             sent = self.js.send_publish(message.subject.clone(), message.message()).await;
         }
         unreachable!("the loop ends by its deadline")
+    }
+
+    /// What we may not store: an answer to a caller, and the end of a process that works.
+    fn forbidden(&self, subject: &str) -> BusError {
+        if self.hasty { BusError::Forbidden { subject: subject.to_owned() } } else { self.give_up(subject) }
     }
 
     /// What a refusal means. Only what is on the subject tells: one code means both "taken" and "full", and our own

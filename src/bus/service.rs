@@ -17,7 +17,7 @@ use futures::future::BoxFuture;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-use super::{Bus, BusError};
+use super::{Bus, BusError, Use};
 
 /// Callers that one process lets wait at its doors.
 const DOOR_WAITERS_MAX: usize = 1_024;
@@ -118,10 +118,20 @@ pub async fn open_doors(
     for door in doors {
         let endpoint = service.endpoint_builder().name(&door.name).add(&door.subject).await.map_err(failed)?;
         let (places, counts, tracker) = (places.clone(), counts.clone(), serving.clone());
-        serving.spawn(serve(bus.client.clone(), endpoint, door.handler, places, counts, tracker));
+        let serving_bus = bus.clone();
+        serving.spawn(async move {
+            tokio::select! {
+                () = serve(serving_bus.client.clone(), endpoint, door.handler, places, counts, tracker) => {}
+                () = serving_bus.denied(Use::Subscribe, &door.subject) => drop(serving_bus.give_up(&door.subject)),
+            }
+        });
     }
     let id = service.info().await.id;
-    wait_until_reachable(bus, name, &id).await?;
+    let reachable = wait_until_reachable(bus, name, &id).await;
+    if let Some(subject) = bus.denied_below("_INBOX.") {
+        return Err(BusError::Forbidden { subject });
+    }
+    reachable?;
     Ok(Doors { service, serving })
 }
 

@@ -51,6 +51,7 @@ pub(super) async fn find(config: &Config) -> anyhow::Result<Option<Bus>> {
         let bus = Bus::connect(server, &config.root, "oarlock").await?;
         return match has_orchestrator(&bus).await {
             true => Ok(Some(bus)),
+            false if let Some(subject) = bus.denied_below("") => Err(BusError::Forbidden { subject }.into()),
             false => Err(ended(
                 Exit::Unreachable,
                 format!(

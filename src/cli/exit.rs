@@ -58,7 +58,7 @@ fn code(error: &anyhow::Error) -> Exit {
         _ => error.downcast_ref::<BusError>(),
     };
     match bus {
-        Some(BusError::Denied { .. } | BusError::Credentials { .. }) => Exit::Denied,
+        Some(BusError::Denied { .. } | BusError::Forbidden { .. } | BusError::Credentials { .. }) => Exit::Denied,
         Some(BusError::Connect { .. } | BusError::TooOld { .. } | BusError::NoJetStream { .. }) => Exit::Unreachable,
         Some(BusError::Embedded { .. }) => Exit::Unreachable,
         _ => Exit::Failed,

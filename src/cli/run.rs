@@ -17,7 +17,7 @@ use super::fleet::{LocalFleet, ModelSource, Place, one_of_each};
 use super::interrupt::interrupted;
 use super::progress::Progress;
 use super::talk::say;
-use crate::bus::Bus;
+use crate::bus::{Bus, BusError, Use};
 use crate::model;
 use crate::store::{FileSet, Store};
 use crate::wire::subject::{HEADER_KEY, TaskSubject};
@@ -204,7 +204,12 @@ async fn submit(bus: &Bus, submission: &Submission, key: &str) -> anyhow::Result
     let wait = Duration::from_secs(SUBMIT_WAIT_S_MAX);
     let payload = Bytes::from(serde_json::to_vec(&request)?);
     let asked = async_nats::Request::new().payload(payload).headers(headers).timeout(Some(wait));
-    let answer = bus.client.send_request(bus.root.submit_door(), asked).await.map_err(|error| {
+    let door = bus.root.submit_door();
+    let answer = tokio::select! {
+        answer = bus.client.send_request(door.clone(), asked) => answer,
+        () = bus.denied(Use::Publish, &door) => return Err(BusError::Forbidden { subject: door }.into()),
+    };
+    let answer = answer.map_err(|error| {
         ended(Exit::Unreachable, format!("no orchestrator took the goal ({error}); `oarlock ps` shows who is there"))
     })?;
     let failed = answer.headers.as_ref().and_then(|headers| headers.get("Nats-Service-Error-Code"));

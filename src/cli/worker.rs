@@ -37,6 +37,11 @@ pub(super) async fn serve(config: &Config, role: Role, args: &WorkerArgs) -> any
     let name = worker_name(role);
     let bus = connect(config, &name, &stop).await?;
     let store = Store::new(&bus);
+    let (watched, ending) = (bus.clone(), stop.clone());
+    tokio::spawn(async move {
+        watched.unfit().await;
+        ending.cancel();
+    });
     let definition = config.roles.get(role);
     let slots = args.slots.unwrap_or(config.slots(role)).max(1);
     let scripted = args.model.script.as_ref().map(|path| read_script(path)).transpose()?;
@@ -83,7 +88,7 @@ pub(super) async fn serve(config: &Config, role: Role, args: &WorkerArgs) -> any
         scripted.unused(role.name()).iter().for_each(|rule| tracing::warn!("script rule was never used: {rule}"));
     }
     tracing::info!(%role, "stopped");
-    Ok(())
+    Ok(bus.fit()?)
 }
 
 /// Role, host and process, so that a person finds the process behind a reply.
@@ -124,7 +129,12 @@ async fn declare(bus: &Bus, config: &Config, stop: &CancellationToken) -> anyhow
             Err(error) if stop.is_cancelled() || started.elapsed() > Duration::from_secs(SERVER_WAIT_S_MAX) => {
                 return Err(error.into());
             }
-            Err(error) => tracing::warn!("streams are not declared yet: {:#}", anyhow::Error::from(error)),
+            Err(error) => {
+                if let Some(subject) = bus.denied_below("$JS.API.") {
+                    return Err(bus.give_up(&subject).into());
+                }
+                tracing::warn!("streams are not declared yet: {:#}", anyhow::Error::from(error));
+            }
         }
         tokio::time::sleep(Duration::from_millis(SERVER_DELAY_MS)).await;
     }

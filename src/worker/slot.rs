@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::heartbeat::Heartbeat;
 use super::{Delivery, Done, Handler};
 use crate::bus::failpoint::{Side, hit};
-use crate::bus::{Bus, Point, Queue};
+use crate::bus::{Bus, Point, Queue, Use};
 
 /// How long one pull request stays open.
 const PULL_S: u64 = 60;
@@ -68,6 +68,7 @@ impl Slot {
 
     /// Handles messages until the pull breaks or the stop signal; true when at least one was handled.
     async fn work_through(&self, mut messages: Stream, ack_wait: Duration) -> bool {
+        let pull = self.api("MSG.NEXT");
         // The acknowledgement of one message overlaps the pull of the next.
         let mut acknowledged: Option<JoinHandle<()>> = None;
         let mut worked = false;
@@ -77,6 +78,11 @@ impl Slot {
                 biased;
                 () = self.stop.cancelled() => None,
                 next = messages.next() => next,
+                () = self.bus.denied(Use::Publish, &pull) => {
+                    tracing::error!(queue = %self.queue, "no pull: {}", self.bus.give_up(&pull));
+                    self.pulls.send_modify(|open| *open -= 1);
+                    break;
+                }
             };
             if self.stop.is_cancelled() {
                 let last = next.or_else(|| messages.next().now_or_never().flatten());
@@ -118,6 +124,7 @@ impl Slot {
     /// Handles one message; the acknowledgement, if there is one to send, goes on in the task that is returned.
     async fn handle(&self, message: jetstream::Message, ack_wait: Duration) -> Option<JoinHandle<()>> {
         let subject = message.subject.clone();
+        let reply = message.reply.clone().unwrap_or_else(|| subject.clone());
         let (delivery, acker) = match Delivery::open(&self.bus.root, message) {
             Ok(opened) => opened,
             Err(message) => {
@@ -135,7 +142,10 @@ impl Slot {
             () = self.grace_over.cancelled() => Done::HandBack(Duration::ZERO),
         };
         match done {
-            Done::Ack => Some(tokio::spawn(acknowledge(acker, heartbeat, subject.to_string()))),
+            Done::Ack => {
+                let bus = self.bus.clone();
+                Some(tokio::spawn(acknowledge(bus, acker, heartbeat, reply.to_string())))
+            }
             Done::HandBack(pause) => {
                 if self.stop.is_cancelled() {
                     self.closed_pulls().await;
@@ -169,11 +179,21 @@ impl Slot {
         Ok(pull.messages().await?)
     }
 
+    /// The subject of a request about the consumer.
+    fn api(&self, verb: &str) -> String {
+        format!("$JS.API.CONSUMER.{verb}.{}.{}", self.queue.stream(&self.bus.root), self.queue.name())
+    }
+
     /// The role's consumer, once an orchestrator or the operator has declared it; `None` on the stop signal.
     async fn wait_for_consumer(&self) -> Option<PullConsumer> {
+        let info = self.api("INFO");
         let mut told = false;
         while !self.stop.is_cancelled() {
-            match self.bus.consumer(self.queue).await {
+            let known = tokio::select! {
+                known = self.bus.consumer(self.queue) => known,
+                () = self.bus.denied(Use::Publish, &info) => Err(self.bus.give_up(&info)),
+            };
+            match known {
                 Ok(Some(consumer)) => return Some(consumer),
                 Ok(None) if !told => {
                     tracing::info!(queue = %self.queue, "waiting for an orchestrator to declare the queue");
@@ -192,10 +212,13 @@ impl Slot {
 }
 
 /// Acknowledges and waits for the server's word; without it the message comes again and its result is found.
-async fn acknowledge(acker: Arc<Acker>, heartbeat: Heartbeat, subject: String) {
+async fn acknowledge(bus: Bus, acker: Arc<Acker>, heartbeat: Heartbeat, reply: String) {
     hit(Point::Ack, Side::Before);
-    if let Err(error) = acker.double_ack().await {
-        tracing::debug!(subject, "an acknowledgement was not confirmed: {error}");
+    tokio::select! {
+        acknowledged = acker.double_ack() => if let Err(error) = acknowledged {
+            tracing::debug!(reply, "an acknowledgement was not confirmed: {error}");
+        },
+        () = bus.denied(Use::Publish, &reply) => tracing::error!("no acknowledgement: {}", bus.give_up(&reply)),
     }
     hit(Point::Ack, Side::After);
     drop(heartbeat);

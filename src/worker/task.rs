@@ -8,8 +8,8 @@ use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
 use super::{Delivery, Done, Handler};
-use crate::bus::{Bus, Point};
-use crate::store::{Store, Stored};
+use crate::bus::{Bus, BusError, Point};
+use crate::store::{Store, StoreError, Stored};
 use crate::wire::{self, DeadLetter, Event, EventKind, Failure, FailureKind, Outcome, Reply, Task};
 
 /// What the log says at each execution of a task, once.
@@ -23,6 +23,8 @@ const FIRST_MS: u64 = 1_500;
 /// How often a worker looks whether its task was decided without it, should the nudge be missed: a stop reaches it within
 /// two seconds.
 const DECIDED_MS: u64 = 1_500;
+/// Pause before somebody else gets a task whose reply we may not store.
+const FORBIDDEN_S: u64 = 1;
 /// Rounds of publishing a reply, each as long as a publish may take, before the task is left to a redelivery.
 const PUBLISH_ROUNDS_MAX: u32 = 6;
 
@@ -141,6 +143,10 @@ impl TaskHandler {
                 Ok(Stored::Theirs(_)) => {
                     tracing::info!(run = %reply.run, task = %reply.task, "another reply was first");
                     return Done::Ack;
+                }
+                Err(StoreError::Bus(error @ BusError::Forbidden { .. })) => {
+                    tracing::error!("a reply cannot be stored: {error}");
+                    return Done::HandBack(Duration::from_secs(FORBIDDEN_S));
                 }
                 Err(error) => tracing::warn!("a reply is not stored yet: {:#}", anyhow::Error::from(error)),
             }
