@@ -19,6 +19,9 @@ use crate::wire::Event;
 const PUBLISH_WAIT_S_MAX: u64 = 100;
 /// How long it is retried for a caller who waits; clients give up after 30 s.
 const HASTY_WAIT_S_MAX: u64 = 20;
+/// Tries of a publish that is refused as taken though nothing can be read in its place: a moment later the place is free,
+/// or what lies there is damaged.
+const GHOST_TRIES_MAX: u32 = 6;
 /// Longest pause between two tries.
 const RETRY_DELAY_MS_MAX: u64 = 1_000;
 /// What the server calls both "maximum messages per subject exceeded" and "maximum bytes exceeded".
@@ -127,6 +130,7 @@ impl Bus {
     ) -> Result<u64, BusError> {
         let started = Instant::now();
         let wait = Duration::from_secs(if self.hasty { HASTY_WAIT_S_MAX } else { PUBLISH_WAIT_S_MAX });
+        let mut ghosts = 0;
         for tries in 0_u32.. {
             let error = match sent {
                 Ok(ack) => tokio::select! {
@@ -142,6 +146,13 @@ impl Bus {
             let error = match self.verdict(message, error).await {
                 Verdict::Ours(sequence) => return Ok(sequence),
                 Verdict::Refused(refusal) => return Err(refusal),
+                Verdict::Ghost(_) if ghosts == GHOST_TRIES_MAX => {
+                    return Err(BusError::Taken { subject: message.subject.clone() });
+                }
+                Verdict::Ghost(error) => {
+                    ghosts += 1;
+                    error
+                }
                 Verdict::Unknown(error) => error,
             };
             let at_limit = server_code(&error).is_some_and(|code| STORE_AT_LIMIT.contains(&code.0));
@@ -182,7 +193,7 @@ impl Bus {
             Ok(Some(kept)) if kept.id.as_ref() == Some(&message.id) => Verdict::Ours(kept.sequence),
             Ok(found) if wrong_sequence || found.is_some() => Verdict::Refused(BusError::Taken { subject }),
             // Taken a moment ago, and free by now: what was there has been dealt with.
-            Ok(_) if format!("{error:?}").contains("per subject") => Verdict::Unknown(error),
+            Ok(_) if format!("{error:?}").contains("per subject") => Verdict::Ghost(error),
             Ok(_) => Verdict::Refused(BusError::Full { stream, subject, source: error.into() }),
             Err(_) => Verdict::Unknown(error),
         }
@@ -195,6 +206,8 @@ enum Verdict {
     Ours(u64),
     /// It will not be stored.
     Refused(BusError),
+    /// Something is in its place that cannot be read.
+    Ghost(PublishError),
     /// It may be stored by another try: no leader yet, a lost acknowledgement, a reconnect.
     Unknown(PublishError),
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::bus::{Bus, BusError, Outgoing, Point};
 use crate::store::{Recorded, Store, StoreError};
 use crate::wire::subject::TaskSubject;
-use crate::wire::{Owner, RunId, RunRecord, RunStatus, TaskId};
+use crate::wire::{Failure, FailureKind, Outcome, Owner, Reply, Role, RunId, RunRecord, RunStatus, TaskId};
 use crate::worker::Delivery;
 
 /// Takeovers without a new result or phase before a run is given up.
@@ -62,6 +62,9 @@ pub(super) struct Lost {
 pub(super) async fn claim(bus: &Bus, store: &Store, delivery: &Delivery) -> Result<Claim, StoreError> {
     let run = &delivery.to.run;
     let Some(Recorded { record, revision }) = store.runs.record(run).await? else {
+        if store.runs.goal(run).await?.is_some() {
+            give_up(store, delivery).await?;
+        }
         return Ok(Claim::Ack);
     };
     if record.status == RunStatus::Expired || delivery.to.attempt < record.generation {
@@ -82,6 +85,16 @@ pub(super) async fn claim(bus: &Bus, store: &Store, delivery: &Delivery) -> Resu
         }
     }
     take(store, delivery, record, revision, fresh).await
+}
+
+/// A message comes after the record, so a run with a goal and without a record had one. Whoever waits for it is told.
+async fn give_up(store: &Store, delivery: &Delivery) -> Result<(), StoreError> {
+    let message = "the run's record is damaged in the store and cannot be read; give the goal again";
+    let failure = Failure::never(FailureKind::Storage, message);
+    let (run, generation) = (delivery.to.run.clone(), delivery.to.attempt);
+    tracing::error!(%run, "{failure}");
+    let reply = Reply::new(Role::Orchestrator, run, TaskId::run(), generation, Outcome::Failed { failure });
+    store.results.publish(Point::Result, &reply).await.map(drop)
 }
 
 /// Puts a run on the orchestrators' queue, under a name that tells why. A message that is there already is as good.

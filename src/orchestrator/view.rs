@@ -4,7 +4,9 @@ use super::facts::Facts;
 use super::next::{Attempts, Rules, attempts};
 use crate::store::{Store, StoreError};
 use crate::wire::subject::TaskSubject;
-use crate::wire::{Outcome, Reply, Role, RunId, RunView, TaskId, TaskStatus, TaskView, Usage, WIRE_VERSION};
+use crate::wire::{
+    Failure, FailureKind, Outcome, Reply, Role, RunId, RunView, TaskId, TaskStatus, TaskView, Usage, WIRE_VERSION,
+};
 
 /// Everything about a run; `None` when it is not kept. `rules` are the orchestrators' settings.
 ///
@@ -26,7 +28,15 @@ pub async fn view(store: &Store, run: &RunId, rules: &Rules) -> Result<Option<Ru
         status: recorded.record.status,
         tasks: tasks(&facts, rules),
         answer: result.as_ref().filter(|reply| reply.failure().is_none()).map(|reply| reply.text().to_owned()),
-        failure: result.as_ref().and_then(Reply::failure).cloned(),
+        failure: match &result {
+            Some(reply) => reply.failure().cloned(),
+            None => recorded.record.status.terminal().then(|| {
+                Failure::never(
+                    FailureKind::Storage,
+                    "the run ended, and its result is damaged in the store and cannot be read",
+                )
+            }),
+        },
         artifacts: result.as_ref().map(|reply| reply.artifacts().to_vec()).unwrap_or_default(),
         goal: facts.goal.text,
         usage,

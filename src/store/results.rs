@@ -61,7 +61,8 @@ impl Results {
         }
     }
 
-    /// Publishes a reply until it is stored or another one is found in its place.
+    /// Publishes a reply until it is stored or another one is found in its place; one that cannot be read any more is a
+    /// failure that says so, because nobody can store a second one there.
     ///
     /// # Errors
     /// When the server gave no verdict for longer than a publish may take.
@@ -73,12 +74,18 @@ impl Results {
             Ok(sequence) => Ok(Stored::Ours(sequence)),
             Err(BusError::Taken { .. }) => {
                 let kept = self.bus.last_from_leader(&self.stream, &subject).await?;
-                let gone = || StoreError::Unreadable { what: subject.clone(), kind: "reply" };
-                Ok(Stored::Theirs(Box::new(parse(&to, &kept.ok_or_else(gone)?.payload))))
+                let theirs = kept.map_or_else(|| damaged(&to), |kept| parse(&to, &kept.payload));
+                Ok(Stored::Theirs(Box::new(theirs)))
             }
             Err(error) => Err(error.into()),
         }
     }
+}
+
+fn damaged(to: &TaskSubject) -> Reply {
+    let message = format!("the reply of {} to task {} is damaged in the store and cannot be read", to.role, to.task);
+    let failure = Failure::again(FailureKind::Storage, message);
+    Reply::new(to.role, to.run.clone(), to.task.clone(), to.attempt, Outcome::Failed { failure })
 }
 
 /// A stored reply is a fact even when it is garbage: then it is a failure that says so.
