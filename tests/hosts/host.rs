@@ -166,7 +166,7 @@ pub async fn serve(start: &Start<'_>) -> TestServer {
     std::fs::write(&wrapper, script).unwrap();
     run("chmod", &["755", wrapper.to_str().unwrap()]).unwrap();
     let sources = ServerSources { named: Some(wrapper), ..sources() };
-    let config = EmbeddedConfig { sources, storage: Storage::Folder(folder.path().join("nats")) };
+    let config = EmbeddedConfig { sources, storage: Storage::Folder(folder.path().join("nats")), sync_always: false };
     let server = Embedded::start(&config).await.unwrap();
     let bus = login(server.url(), start.login).await.unwrap();
     TestServer { store: Store::new(&bus), bus, server, folder }
