@@ -137,7 +137,8 @@ fn end(record: &mut RunRecord, status: RunStatus) {
     record.owner = None;
 }
 
-fn status_of(reply: &Reply) -> RunStatus {
+/// Where a run stands whose result this is.
+pub(super) fn status_of(reply: &Reply) -> RunStatus {
     match reply.outcome {
         Outcome::Completed { .. } => RunStatus::Completed,
         Outcome::Failed { .. } => RunStatus::Failed,

@@ -3,13 +3,14 @@
 
 use serde_json::{Value, json};
 
-use super::Orchestrator;
 use super::claim::wake;
 use super::control::{Asked, Refused};
 use super::facts::Facts;
 use super::restart::{edited, restart};
+use super::{Orchestrator, finish};
 use crate::bus::{BusError, Outgoing, Point};
 use crate::store::Recorded;
+use crate::wire::subject::TaskSubject;
 use crate::wire::{DeadLetter, Plan, RunId, RunRecord, RunStatus, Task, TaskId};
 
 /// Tries of beginning a generation against others who do the same.
@@ -25,6 +26,12 @@ pub(super) async fn retry(of: &Orchestrator, asked: &Asked) -> Result<Value, Ref
             RunStatus::Expired => return Err(Refused::unknown(&asked.run)),
             RunStatus::Submitted if recorded.record.restart.is_some() => recorded.record.generation,
             status if !status.terminal() => {
+                // Its result is there, and whoever stored it has not tidied up yet.
+                let result = TaskSubject::of_run(&asked.run, recorded.record.generation);
+                if of.store.results.get(&result).await?.is_some() {
+                    finish::epilogue(&of.store, &asked.run, &recorded.record).await?;
+                    continue;
+                }
                 let why = format!("run {} is {}; cancel it before it is tried again", asked.run, status.name());
                 return Err(Refused::Because(409, why));
             }

@@ -1,6 +1,7 @@
 //! A run as people see it: the same facts, in words.
 
 use super::facts::Facts;
+use super::finish::status_of;
 use super::next::{Attempts, Rules, attempts};
 use crate::store::{Store, StoreError};
 use crate::wire::subject::TaskSubject;
@@ -25,7 +26,8 @@ pub async fn view(store: &Store, run: &RunId, rules: &Rules) -> Result<Option<Ru
     Ok(Some(RunView {
         v: WIRE_VERSION,
         run: run.clone(),
-        status: recorded.record.status,
+        // The record follows the result a moment later.
+        status: result.as_ref().map_or(recorded.record.status, status_of),
         tasks: tasks(&facts, rules),
         answer: result.as_ref().filter(|reply| reply.failure().is_none()).map(|reply| reply.text().to_owned()),
         failure: match &result {
