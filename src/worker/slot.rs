@@ -17,10 +17,11 @@ use super::{Delivery, Done, Handler};
 use crate::bus::failpoint::{Side, hit};
 use crate::bus::{Bus, Point, Queue, Use};
 
-/// How long one pull request stays open.
-const PULL_S: u64 = 60;
-/// Silence after which an open pull is taken for dead.
-const PULL_IDLE_S: u64 = 20;
+/// How long one pull request stays open. The server does not know that a host is cut off, and gives what it redelivers to
+/// that host's open pulls as well, one after the other: so this bounds how late somebody else gets it.
+const PULL_S: u64 = 6;
+/// Silence after which an open pull is taken for dead; at most half of it.
+const PULL_IDLE_S: u64 = 3;
 /// First pause after a failed pull; it doubles up to the next.
 const RETRY_DELAY_MS: u64 = 100;
 /// Longest pause after failed pulls.
