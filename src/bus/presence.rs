@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Bus, BusError, Queue};
 use crate::wire::Role;
 
+use super::read::{in_time, patiently};
 use super::streams::TASKS_BYTES_MAX;
 
 /// How long the last look at the queue's size is good for.
@@ -43,7 +44,8 @@ impl Bus {
         }
         let name = self.root.tasks_stream();
         let failed = |source: super::error::Source| BusError::Declare { what: format!("stream {name}"), source };
-        let stream = self.js.get_stream(&name).await.map_err(|error| failed(error.into()))?;
+        let read = || async { self.js.get_stream(&name).await.map_err(Into::into) };
+        let stream = patiently(|| in_time(read())).await.map_err(failed)?;
         let max = u64::try_from(stream.cached_info().config.max_bytes).unwrap_or(TASKS_BYTES_MAX.unsigned_abs());
         let full = stream.cached_info().state.bytes > max / 2;
         *self.half_full.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), full));

@@ -1,13 +1,19 @@
 //! Reads by subject: the last message, or all of a filter, in pages.
+//!
+//! A stream that has no leader just now answers nobody, and what was sent to a host that is cut off is lost. So one try
+//! is short, and a read is tried again for longer than a cluster takes to choose a leader.
 
-use std::time::Duration;
+use std::future::Future;
+use std::time::{Duration, Instant};
 
 use async_nats::StatusCode;
+use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{DirectGetErrorKind, RawMessageErrorKind};
 use bytes::Bytes;
 use futures::StreamExt;
 
+use super::error::Source;
 use super::{Bus, BusError};
 
 /// Messages of one page of a scan; a server refuses pages over 1,024.
@@ -16,8 +22,12 @@ const SCAN_PAGE: usize = 512;
 const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Messages that one scan may return.
 const SCAN_MESSAGES_MAX: usize = 100_000;
-/// How long one page may take.
-const PAGE_WAIT_S_MAX: u64 = 10;
+/// How long a server may take to say the next thing.
+const TRY_S_MAX: u64 = 2;
+/// How long a read is tried in all.
+const READ_WAIT_S_MAX: u64 = 15;
+/// Pause between two tries.
+const AGAIN_MS: u64 = 100;
 /// Status of the message that ends a page.
 const END_OF_BATCH: u16 = 204;
 
@@ -60,22 +70,35 @@ impl From<StreamMessage> for Kept {
 impl Bus {
     /// The last message on `subject`, read from any replica: quick, and possibly a moment behind.
     pub async fn last(&self, stream: &str, subject: &str) -> Result<Option<Kept>, BusError> {
-        let stream_handle = self.stream(stream).await?;
-        match stream_handle.direct_get_last_for_subject(subject).await {
-            Ok(message) => Ok(Some(message.into())),
-            Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
-            Err(source) => Err(unread(stream, subject, source)),
-        }
+        let handle = self.stream(stream).await?;
+        let read = || async {
+            match handle.direct_get_last_for_subject(subject).await {
+                Ok(message) => Ok(Some(message.into())),
+                Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        };
+        patiently(|| in_time(read())).await.map_err(|source| unread(stream, subject, source))
     }
 
     /// The last message on `subject`, read from the stream's leader: never behind.
     pub async fn last_from_leader(&self, stream: &str, subject: &str) -> Result<Option<Kept>, BusError> {
-        let stream_handle = self.stream(stream).await?;
-        match stream_handle.get_last_raw_message_by_subject(subject).await {
-            Ok(message) => Ok(Some(message.into())),
-            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(source) => Err(unread(stream, subject, source)),
-        }
+        let handle = self.stream(stream).await?;
+        let read = || async {
+            match handle.get_last_raw_message_by_subject(subject).await {
+                Ok(message) => Ok(Some(message.into())),
+                Err(error) => match error.kind() {
+                    RawMessageErrorKind::NoMessageFound => Ok(None),
+                    RawMessageErrorKind::JetStream(refused)
+                        if refused.error_code() == ErrorCode::CLUSTER_NOT_AVAILABLE =>
+                    {
+                        Err(NoLeader.into())
+                    }
+                    _ => Err(error.into()),
+                },
+            }
+        };
+        patiently(|| in_time(read())).await.map_err(|source| unread(stream, subject, source))
     }
 
     /// All messages whose subject fits `filter`, in the stream's order.
@@ -86,7 +109,8 @@ impl Bus {
         let mut found = Vec::new();
         let mut from = 1;
         loop {
-            let Page { kept, more } = self.page(stream, filter, from).await?;
+            let page = patiently(|| self.page(stream, filter, from)).await;
+            let Page { kept, more } = page.map_err(|source| unread(stream, filter, source))?;
             from = kept.last().map_or(from, |last| last.sequence + 1);
             found.extend(kept);
             if found.len() > SCAN_MESSAGES_MAX {
@@ -105,7 +129,8 @@ impl Bus {
         let mut found = Vec::new();
         let mut from = 1;
         loop {
-            let Page { kept, more } = self.page(stream, filter, from).await?;
+            let page = patiently(|| self.page(stream, filter, from)).await;
+            let Page { kept, more } = page.map_err(|source| unread(stream, filter, source))?;
             from = kept.last().map_or(from, |last| last.sequence + 1);
             let young = kept.iter().any(|kept| kept.at >= before);
             found.extend(kept.into_iter().take_while(|kept| kept.at < before).map(|kept| kept.subject));
@@ -116,21 +141,18 @@ impl Bus {
     }
 
     /// One page: a batched direct get, answered by several messages and a status that ends them.
-    async fn page(&self, stream: &str, filter: &str, from: u64) -> Result<Page, BusError> {
-        let failed = |source: super::error::Source| unread(stream, filter, source);
+    async fn page(&self, stream: &str, filter: &str, from: u64) -> Result<Page, Source> {
         let inbox = self.client.new_inbox();
-        let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|error| failed(error.into()))?;
+        let mut answers = self.client.subscribe(inbox.clone()).await?;
         let request = serde_json::json!({
             "seq": from, "next_by_subj": filter, "batch": SCAN_PAGE, "max_bytes": PAGE_BYTES_MAX
         });
         let subject = format!("$JS.API.DIRECT.GET.{stream}");
-        let sent = self.client.publish_with_reply(subject, inbox, request.to_string().into()).await;
-        sent.map_err(|error| failed(error.into()))?;
+        self.client.publish_with_reply(subject, inbox, request.to_string().into()).await?;
         let mut kept = Vec::new();
         loop {
-            let next = tokio::time::timeout(Duration::from_secs(PAGE_WAIT_S_MAX), answers.next()).await;
-            let message =
-                next.map_err(|error| failed(error.into()))?.ok_or_else(|| failed("connection closed".into()))?;
+            let next = in_time(async { Ok(answers.next().await) }).await?;
+            let message = next.ok_or("connection closed")?;
             match message.status {
                 Some(StatusCode::NOT_FOUND) => return Ok(Page { kept, more: false }),
                 Some(status) if status.as_u16() == END_OF_BATCH => {
@@ -139,10 +161,8 @@ impl Bus {
                     let more = pending.is_some_and(|pending| pending.as_str() != "0") && !kept.is_empty();
                     return Ok(Page { kept, more });
                 }
-                Some(status) => {
-                    return Err(failed(format!("{status} {}", message.description.unwrap_or_default()).into()));
-                }
-                None => kept.push(StreamMessage::try_from(message).map_err(|error| failed(error.into()))?.into()),
+                Some(status) => return Err(format!("{status} {}", message.description.unwrap_or_default()).into()),
+                None => kept.push(StreamMessage::try_from(message)?.into()),
             }
         }
     }
@@ -150,6 +170,33 @@ impl Bus {
     async fn stream(&self, name: &str) -> Result<async_nats::jetstream::stream::Stream<()>, BusError> {
         let handle = self.js.get_stream_no_info(name).await;
         handle.map_err(|source| BusError::Declare { what: format!("stream {name}"), source: source.into() })
+    }
+}
+
+/// Nobody answers for the stream at this moment.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody answers for the stream just now; try again in a moment")]
+struct NoLeader;
+
+/// At most as long as one try may take.
+pub(super) async fn in_time<T>(read: impl Future<Output = Result<T, Source>>) -> Result<T, Source> {
+    tokio::time::timeout(Duration::from_secs(TRY_S_MAX), read).await.unwrap_or_else(|_| Err(NoLeader.into()))
+}
+
+/// Tries `read` again while nobody answers it.
+pub(super) async fn patiently<T, F>(read: impl Fn() -> F) -> Result<T, Source>
+where
+    F: Future<Output = Result<T, Source>>,
+{
+    let started = Instant::now();
+    loop {
+        match read().await {
+            Err(error) if error.is::<NoLeader>() && started.elapsed() < Duration::from_secs(READ_WAIT_S_MAX) => {
+                tracing::debug!("a read is tried again: {error}");
+            }
+            settled => return settled,
+        }
+        tokio::time::sleep(Duration::from_millis(AGAIN_MS)).await;
     }
 }
 

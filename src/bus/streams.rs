@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType};
 
+use super::read::in_time;
 use super::{Bus, BusError, error::Source};
 use crate::wire::{Role, Root};
 
@@ -114,12 +115,16 @@ impl Bus {
         use async_nats::jetstream::context::ConsumerInfoErrorKind::{NotFound, StreamNotFound};
         let declared = |source: Source| self.undeclared(queue, source);
         let stream = self.js.get_stream_no_info(queue.stream(&self.root)).await.map_err(|e| declared(e.into()))?;
-        match stream.consumer_info(queue.name()).await {
-            Ok(_) => {}
-            Err(error) if matches!(error.kind(), NotFound | StreamNotFound) => return Ok(None),
-            Err(error) => return Err(declared(error.into())),
-        }
-        stream.get_consumer(queue.name()).await.map(Some).map_err(declared)
+        // Short tries: the caller asks again, and a request to a host that was cut off is lost.
+        let look = async {
+            match stream.consumer_info(queue.name()).await {
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), NotFound | StreamNotFound) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+            Ok(Some(stream.get_consumer(queue.name()).await?))
+        };
+        in_time(look).await.map_err(declared)
     }
 
     fn undeclared(&self, queue: Queue, source: Source) -> BusError {

@@ -200,7 +200,10 @@ pub fn error_answer(error: DoorWait) -> Answer {
     let code = match &error {
         DoorWait::Late { .. } => 504,
         DoorWait::Conflict { .. } => 409,
-        DoorWait::Store(StoreError::Bus(BusError::Full { .. } | BusError::Publish { .. })) => 503,
+        // Full, or a cluster without a leader: the same goal may be given again.
+        DoorWait::Store(StoreError::Bus(
+            BusError::Full { .. } | BusError::Read { .. } | BusError::Publish { .. } | BusError::Declare { .. },
+        )) => 503,
         DoorWait::Store(StoreError::TooLarge { .. } | StoreError::Bus(BusError::TooLarge { .. })) => 413,
         // A file that the caller named and did not store.
         DoorWait::Store(StoreError::Damaged { .. }) => 400,

@@ -200,7 +200,10 @@ impl Slot {
                     tracing::info!(queue = %self.queue, "waiting for an orchestrator to declare the queue");
                 }
                 Ok(None) => {}
-                Err(error) => tracing::warn!(queue = %self.queue, "no consumer: {:#}", anyhow::Error::from(error)),
+                Err(error) if !told => {
+                    tracing::warn!(queue = %self.queue, "no consumer: {:#}", anyhow::Error::from(error));
+                }
+                Err(error) => tracing::debug!(queue = %self.queue, "still no consumer: {error}"),
             }
             told = true;
             tokio::select! {
