@@ -42,9 +42,9 @@ impl Bucket {
         format!("$KV.{}.{key}", self.name)
     }
 
-    /// The value, possibly a moment behind on a cluster.
+    /// The value of a key that is written once and should be there.
     pub async fn get(&self, key: &str) -> Result<Option<Entry>, BusError> {
-        let kept = self.bus.last(&self.stream, &self.subject(key)).await?;
+        let kept = self.bus.last_known(&self.stream, &self.subject(key)).await?;
         Ok(kept.and_then(|kept| self.entry(kept)))
     }
 

@@ -101,6 +101,15 @@ impl Bus {
         patiently(|| in_time(read())).await.map_err(|source| unread(stream, subject, source))
     }
 
+    /// The last message on a subject where one should be: what a copy does not have, it may not have yet, so the leader is
+    /// asked before anybody is told that there is none.
+    pub async fn last_known(&self, stream: &str, subject: &str) -> Result<Option<Kept>, BusError> {
+        match self.last(stream, subject).await? {
+            Some(kept) => Ok(Some(kept)),
+            None => self.last_from_leader(stream, subject).await,
+        }
+    }
+
     /// All messages whose subject fits `filter`, in the stream's order.
     ///
     /// # Errors

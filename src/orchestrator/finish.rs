@@ -92,7 +92,8 @@ pub(super) async fn finish(
 /// The epilogue of a run that somebody else finished: whoever that was may have died before doing it.
 pub(super) async fn epilogue(store: &Store, run: &RunId, record: &RunRecord) -> Result<(), StoreError> {
     let result = TaskSubject::of_run(run, record.generation);
-    let (Some(reply), Some(facts)) = (store.results.get(&result).await?, Facts::load(store, run, record).await?) else {
+    let (Some(reply), Some(facts)) = (store.results.known(&result).await?, Facts::load(store, run, record).await?)
+    else {
         return Ok(());
     };
     // What was asked for by a generation that began meanwhile is not in these facts if the record still is of ours.

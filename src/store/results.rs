@@ -32,12 +32,18 @@ impl Results {
         Ok(kept.map(|kept| parse(to, &kept.payload)))
     }
 
+    /// The reply to one attempt of a task that was answered: a copy that is behind is no reason to say that there is none.
+    pub async fn known(&self, to: &TaskSubject) -> Result<Option<Reply>, StoreError> {
+        let kept = self.bus.last_known(&self.stream, &self.bus.root.result(to)).await?;
+        Ok(kept.map(|kept| parse(to, &kept.payload)))
+    }
+
     /// The text of the reply on a result subject, as a task's context refers to it.
     pub async fn text(&self, subject: &str) -> Result<Option<String>, StoreError> {
         let Some(to) = self.bus.root.parse(subject) else {
             return Ok(None);
         };
-        Ok(self.get(&to).await?.map(|reply| reply.text().to_owned()))
+        Ok(self.known(&to).await?.map(|reply| reply.text().to_owned()))
     }
 
     /// All replies of a run, with the time that the server stored them.
