@@ -97,8 +97,9 @@ impl Bus {
     pub async fn declare(&self, settings: &StreamSettings) -> Result<(), BusError> {
         for config in self.configs(settings) {
             let what = format!("stream {}", config.name);
-            let made = self.js.get_or_create_stream(config).await;
-            made.map_err(|source| BusError::Declare { what, source: source.into() })?;
+            // A cluster may leave one of two that create a stream at the same time without an answer; the next try finds it.
+            let made = in_time(async { Ok(self.js.get_or_create_stream(config).await?) }).await;
+            made.map_err(|source| BusError::Declare { what, source })?;
         }
         for queue in Queue::all() {
             let declared = |source: Source| self.undeclared(queue, source);
