@@ -213,7 +213,7 @@ fn named(word: &str) -> Vec<(PathBuf, String)> {
 /// Run directories that hold this word, and ruins of any.
 pub fn run_directories_of(word: &str) -> Vec<String> {
     let entries = fs::read_dir("/tmp").unwrap().flatten().map(|entry| entry.path());
-    let runs = entries.filter(|path| path.to_string_lossy().contains("oarlock-run-"));
+    let runs = entries.filter(|path| path.to_string_lossy().contains("oarlock-pytest-"));
     let ours = |path: &PathBuf| match fs::read_to_string(path.join("source/parameters.py")) {
         Ok(text) => text.contains(word),
         Err(_) => {

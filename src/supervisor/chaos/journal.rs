@@ -10,7 +10,7 @@ use crate::wire::RunId;
 use crate::worker::EXECUTION;
 
 /// Where sandboxes have their directories, and how these are called.
-const SANDBOXES: (&str, &str) = ("/tmp", "oarlock-run-");
+const SANDBOXES: (&str, &str) = ("/tmp", "oarlock-pytest-");
 /// How long what ends by itself may take to do so.
 const GONE_WAIT_S_MAX: u64 = 20;
 /// Pause between two looks.
