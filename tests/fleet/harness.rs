@@ -306,7 +306,12 @@ pub struct Ended {
 }
 
 /// Runs a command to its end, with `input` on its standard input.
-pub async fn ended(mut command: Command, input: &[u8]) -> Ended {
+pub async fn ended(command: Command, input: &[u8]) -> Ended {
+    ended_within(command, input, WAIT).await
+}
+
+/// The same, for a command that may take longer.
+pub async fn ended_within(mut command: Command, input: &[u8], wait: Duration) -> Ended {
     use tokio::io::AsyncWriteExt;
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let what = format!("{command:?}");
@@ -316,8 +321,8 @@ pub async fn ended(mut command: Command, input: &[u8]) -> Ended {
     // A command that does not read its input closes the pipe.
     let _ = stdin.write_all(input).await;
     drop(stdin);
-    let output = tokio::time::timeout(WAIT, child.wait_with_output()).await;
-    let output = output.unwrap_or_else(|_| panic!("{what} did not end within {} s", WAIT.as_secs())).unwrap();
+    let output = tokio::time::timeout(wait, child.wait_with_output()).await;
+    let output = output.unwrap_or_else(|_| panic!("{what} did not end within {} s", wait.as_secs())).unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ended { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
 }

@@ -14,6 +14,7 @@ mod aimock_process;
 mod harness;
 
 mod bounds;
+mod chaos;
 mod crash;
 mod deploy;
 mod doors;

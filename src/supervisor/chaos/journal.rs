@@ -2,6 +2,7 @@
 //! behind on this machine.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -74,12 +75,13 @@ fn attempt(line: &str) -> Option<String> {
     Some(format!("{}.{}.{}", field("run")?, field("task")?, field("attempt")?))
 }
 
-/// The sandbox directories on this machine.
+/// The sandbox directories on this machine that no living worker holds.
 pub(super) fn sandbox_folders() -> Vec<PathBuf> {
     let (place, prefix) = SANDBOXES;
     let entries = std::fs::read_dir(place).into_iter().flatten().filter_map(Result::ok);
     let ours = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
-    ours.map(|entry| entry.path()).collect()
+    let forsaken = |path: &PathBuf| File::open(path).is_ok_and(|directory| directory.try_lock().is_ok());
+    ours.map(|entry| entry.path()).filter(forsaken).collect()
 }
 
 /// What is still there of a fleet that was stopped: processes that name its folder, and sandbox directories that were not
