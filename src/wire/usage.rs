@@ -23,11 +23,25 @@ pub struct Usage {
 
 impl std::ops::AddAssign for Usage {
     fn add_assign(&mut self, other: Self) {
-        self.calls += other.calls;
-        self.input += other.input;
-        self.output += other.output;
-        self.cache_read += other.cache_read;
-        self.cache_write += other.cache_write;
-        self.estimated |= other.estimated;
+        // The counts are what servers and workers say; a sum of lies must not end a process.
+        self.calls = self.calls.saturating_add(other.calls);
+        self.input = self.input.saturating_add(other.input);
+        self.output = self.output.saturating_add(other.output);
+        self.cache_read = self.cache_read.saturating_add(other.cache_read);
+        self.cache_write = self.cache_write.saturating_add(other.cache_write);
+        self.estimated = self.estimated || other.estimated;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sum_of_absurd_counts_is_the_largest_count() {
+        let absurd = Usage { calls: u32::MAX, input: u64::MAX, output: u64::MAX, ..Usage::default() };
+        let mut sum = Usage { calls: 1, input: 1, cache_read: 1, ..Usage::default() };
+        sum += absurd;
+        assert_eq!(sum, Usage { cache_read: 1, ..absurd });
     }
 }
