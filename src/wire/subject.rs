@@ -214,7 +214,8 @@ impl Root {
         format!("{}.event.>", self.0)
     }
 
-    /// Reads a task, due, result or stored subject; `None` when it is none of this fleet.
+    /// Reads a task, due, result or stored subject; `None` when it is none of this fleet, or not as this fleet writes it:
+    /// two subjects of one attempt would hold two results.
     pub fn parse(&self, subject: &str) -> Option<TaskSubject> {
         let rest = subject.strip_prefix(&self.0)?.strip_prefix('.')?;
         let mut tokens = rest.split('.');
@@ -226,10 +227,15 @@ impl Root {
             role: tokens.next()?.parse().ok()?,
             run: tokens.next()?.parse().ok()?,
             task: tokens.next()?.parse().ok()?,
-            attempt: tokens.next()?.parse().ok()?,
+            attempt: tokens.next().and_then(plain_number)?,
         };
         tokens.next().is_none().then_some(found)
     }
+}
+
+/// A number as it is written here: no sign, no zero in front.
+fn plain_number(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|number: &u32| number.to_string() == text)
 }
 
 /// Doors and services.
@@ -286,6 +292,8 @@ mod tests {
             "oarlock.task.coder.r.t1.1.2",
             "oarlock.task.tester.r.t1.1",
             "oarlock.task.coder.r.t1.x",
+            "oarlock.result.coder.r.t1.01",
+            "oarlock.result.coder.r.t1.+1",
             "oarlock.blob.coder.r.t1.1",
             "oarlocks.task.coder.r.t1.1",
             "",
