@@ -1,5 +1,6 @@
 //! Names of files, which come from models and strangers: one newtype, so that no unchecked name reaches a disk.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -81,12 +82,15 @@ fn name_fault(name: &str) -> Option<&'static str> {
 /// in case, a file that is another's folder.
 pub fn clashes<'a>(paths: impl Iterator<Item = &'a FilePath>) -> Vec<String> {
     let names: Vec<String> = paths.map(|path| path.as_str().to_lowercase()).collect();
+    let sorted: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+    let mut seen = BTreeSet::new();
     let mut faults = Vec::new();
-    for (index, name) in names.iter().enumerate() {
-        if names[..index].contains(name) {
+    for name in &names {
+        if !seen.insert(name) {
             faults.push(format!("{name} is there twice, perhaps in other letters"));
         }
-        if names.iter().any(|other| other.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('/'))) {
+        let folder = format!("{name}/");
+        if sorted.range(folder.as_str()..).next().is_some_and(|other| other.starts_with(&folder)) {
             faults.push(format!("{name} is a file and a folder"));
         }
     }
@@ -131,6 +135,18 @@ mod tests {
         for good in ["fib.py", "src/todo/app.py", ".gitignore", "a b/ü.txt", "tests/test_x.py", "communal.py"] {
             assert_eq!(good.parse::<FilePath>().unwrap().as_str(), good);
         }
+    }
+
+    #[test]
+    fn clashes_are_told_and_many_names_are_looked_at_quickly() {
+        let paths = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<Vec<FilePath>>();
+        assert_eq!(clashes(paths(&["a", "a-b", "ab/c", "b/a"]).iter()), Vec::<String>::new());
+        let faults = clashes(paths(&["a", "B.py", "a-b", "a/c", "b.py"]).iter());
+        assert_eq!(faults, ["a is a file and a folder", "b.py is there twice, perhaps in other letters"]);
+        let many: Vec<FilePath> = (0..100_000).map(|number| format!("f{number}").parse().unwrap()).collect();
+        let started = std::time::Instant::now();
+        assert!(clashes(many.iter()).is_empty());
+        assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
     }
 
     #[test]
