@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Role, TaskId, WIRE_VERSION, limits};
 
+/// Faults that are told of one proposal: enough to mend it by, however many there are.
+const FAULTS_MAX: usize = 20;
+
 /// A checked plan; its tasks stand in an order in which each comes after all that it depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -52,24 +55,33 @@ pub struct ProposedTask {
 }
 
 impl Proposal {
-    /// The plan that this proposes, with ids `t1` to `tn` in the proposal's order; or everything that is wrong with it,
-    /// one sentence each, in words that a model can mend it by.
+    /// The plan that this proposes, with ids `t1` to `tn` in the plan's order; or the first faults of it, one sentence
+    /// each, in words that a model can mend it by.
     pub fn check(&self) -> Result<Plan, Vec<String>> {
         let mut faults = self.size_faults();
+        if !faults.is_empty() {
+            return Err(faults);
+        }
         let mut ids = BTreeMap::new();
         for (index, task) in self.tasks.iter().enumerate() {
-            if ids.insert(task.id.as_str(), TaskId::planned(index + 1)).is_some() {
+            if ids.insert(task.id.as_str(), TaskId::planned(index + 1)).is_some() && faults.len() < FAULTS_MAX {
                 faults.push(format!("the id {:?} is used twice", shown(&task.id)));
             }
         }
-        let tasks: Vec<PlanTask> = self.tasks.iter().filter_map(|task| task.check(&ids, &mut faults)).collect();
+        let mut tasks = Vec::with_capacity(self.tasks.len());
+        for task in &self.tasks {
+            if faults.len() >= FAULTS_MAX {
+                break;
+            }
+            tasks.extend(task.check(&ids, &mut faults));
+        }
         if !faults.is_empty() {
             return Err(faults);
         }
         let plan = Plan { v: WIRE_VERSION, tasks };
         // The cycle is told in the proposal's own ids, which are the ones that its author can mend.
         plan.in_order().map(Plan::renumbered).map_err(|cycle| {
-            let name = |id: &TaskId| self.tasks[plan.position(id)].id.clone();
+            let name = |id: &TaskId| shown(&self.tasks[plan.position(id)].id);
             let names: Vec<String> = cycle.iter().map(name).collect();
             vec![format!("the tasks depend on each other in a cycle: {}", names.join(" → "))]
         })
@@ -111,6 +123,9 @@ impl ProposedTask {
         }
         let mut depends_on = BTreeSet::new();
         for id in &self.depends_on {
+            if faults.len() >= FAULTS_MAX {
+                return None;
+            }
             match ids.get(id.as_str()) {
                 _ if *id == self.id => faults.push(format!("task {name:?} depends on itself")),
                 Some(known) => drop(depends_on.insert(known.clone())),
@@ -172,7 +187,8 @@ impl Plan {
         let rename = |id: &TaskId| names.get(id).unwrap_or(id).clone();
         let tasks = self.tasks.into_iter().map(|task| PlanTask {
             id: rename(&task.id),
-            depends_on: task.depends_on.iter().map(rename).collect(),
+            // Sorted, as a check leaves them: a checked plan that is checked again stays as it is.
+            depends_on: task.depends_on.iter().map(rename).collect::<BTreeSet<_>>().into_iter().collect(),
             ..task
         });
         Plan { v: self.v, tasks: tasks.collect() }
@@ -268,6 +284,28 @@ mod tests {
         ] {
             let faults = bad.check().unwrap_err().join("; ");
             assert!(faults.contains(says), "{says}: {faults}");
+        }
+    }
+
+    #[test]
+    fn a_checked_plan_is_checked_into_itself() {
+        let plan = proposal(&[("a", "x", None, &["b"]), ("b", "x", None, &[]), ("c", "x", None, &["a", "b"])])
+            .check()
+            .unwrap();
+        assert_eq!(plan.recheck(), Ok(plan));
+    }
+
+    #[test]
+    fn the_faults_of_a_hostile_proposal_are_bounded() {
+        let wild = "\u{7f}".repeat(100);
+        let many = vec![wild.as_str(); 10_000];
+        for bad in [
+            proposal(&[("a", "x", None, &many), (&wild, " ", None, &many)]),
+            proposal(&[(wild.as_str(), " ", None, &[][..]); 200]),
+        ] {
+            let faults = bad.check().unwrap_err();
+            assert!(faults.len() <= FAULTS_MAX + 4, "{} faults", faults.len());
+            assert!(faults.iter().all(|fault| fault.len() < 1024), "{faults:?}");
         }
     }
 
