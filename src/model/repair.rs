@@ -28,8 +28,11 @@ pub(super) struct Reading {
 
 /// All readings of `text`, the most trusted first. Lazy: a caller that takes the first one pays for no repair.
 pub(super) fn readings(text: &str) -> impl Iterator<Item = Reading> {
+    let text = text.trim().trim_start_matches('\u{feff}');
+    // Before anything is taken away: JSON that speaks of thoughts is whole as it stands.
+    let as_it_stands = serde_json::from_str(text).ok();
     let text = without_thoughts(text).trim().trim_start_matches('\u{feff}').to_owned();
-    let whole = serde_json::from_str(&text).ok().into_iter();
+    let whole = as_it_stands.or_else(|| serde_json::from_str(&text).ok()).into_iter();
     let parts = parts(&text);
     let strict: Vec<Value> = parts.iter().filter_map(|part| serde_json::from_str(part).ok()).collect();
     let repairs = parts.into_iter().filter(|part| part.len() <= REPAIR_BYTES_MAX).flat_map(|part| {
@@ -45,14 +48,17 @@ pub(super) fn readings(text: &str) -> impl Iterator<Item = Reading> {
         .chain(repairs.map(|value| Reading { value, repaired: true }))
 }
 
-/// Drops `<think>…</think>`, also one that was never closed or whose opening tag went with the template.
+/// Drops `<think>…</think>`, also one that was never closed or whose opening tag went with the template; but nothing inside
+/// a bracketed value, where the words are somebody's text.
 fn without_thoughts(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = match text.find("</think>") {
-        Some(end) if !text[..end].contains("<think>") => &text[end + "</think>".len()..],
+        Some(end) if !text[..end].contains("<think>") && text[end..].contains(['{', '[']) => {
+            &text[end + "</think>".len()..]
+        }
         _ => text,
     };
-    while let Some(start) = rest.find("<think>") {
+    while let Some(start) = rest.find("<think>").filter(|start| !inside_value(rest, *start)) {
         out.push_str(&rest[..start]);
         match rest[start..].find("</think>") {
             Some(end) => rest = &rest[start + end + "</think>".len()..],
@@ -61,6 +67,18 @@ fn without_thoughts(text: &str) -> String {
     }
     out.push_str(rest);
     out
+}
+
+/// True when the byte `at` of a text is inside brackets that opened before it.
+fn inside_value(text: &str, at: usize) -> bool {
+    let mut from = 0;
+    while let Some(start) = text[from..at].find(['{', '[']).map(|offset| from + offset) {
+        match scan(&text[start..]) {
+            End::At(end) if start + end <= at => from = start + end,
+            _ => return true,
+        }
+    }
+    false
 }
 
 /// The parts of a text that look like JSON: fenced blocks, balanced brackets, an unbalanced rest.
@@ -239,6 +257,20 @@ mod tests {
     fn prose_is_not_json() {
         for text in ["", "I cannot do that.", "<think>{\"a\":1}</think>", "<think>{\"a\":1}", "null and void"] {
             assert!(first(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn json_that_speaks_of_thoughts_is_read_as_it_stands() {
+        let value = json!({"files": [{"path": "a.py", "content": "cut <think> to </think> out, then </think>"}]});
+        for text in [
+            value.to_string(),
+            format!("```json\n{value}\n```"),
+            format!("<think>{{\"a\":0}} or [</think>Here [as agreed]:\n{value}"),
+            format!("{{\"a\":0}}? no.\n</think>\n{value}"),
+        ] {
+            let reading = readings(&text).next().unwrap();
+            assert_eq!((reading.value, reading.repaired), (value.clone(), false), "{text}");
         }
     }
 
