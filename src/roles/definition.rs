@@ -18,6 +18,11 @@ const RETRY_DELAY_S_MAX: f64 = 600.0;
 /// Most new attempts that a policy can allow.
 const RETRY_ATTEMPTS_MAX: u32 = 20;
 
+/// Most slots of a role file: each is a task that waits, and a pull at the server.
+const SLOTS_MAX: usize = 1000;
+/// Longest time of a role file, a week.
+const TIME_S_MAX: u64 = 7 * 24 * 3600;
+
 /// One role's definition.
 #[derive(Clone, Debug)]
 pub struct RoleDefinition {
@@ -103,6 +108,16 @@ impl RetryPolicy {
     }
 }
 
+impl RoleDefinition {
+    /// Reads a role file's text.
+    ///
+    /// # Errors
+    /// [`RoleError`] says what is wrong with it.
+    pub fn parse(role: Role, text: &str) -> Result<Self, RoleError> {
+        parse(role, text).map_err(|why| RoleError { file: format!("{role}.md"), why })
+    }
+}
+
 /// A role file that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("role file {file} cannot be used: {why}")]
@@ -141,7 +156,7 @@ impl RoleSet {
             let file = folder.map(|folder| folder.join(format!("{role}.md"))).filter(|file| file.exists());
             let definition = match file {
                 Some(file) => read(role, &file)?,
-                None => parse(role, built_in(role)).map_err(|why| RoleError { file: format!("{role}.md"), why })?,
+                None => RoleDefinition::parse(role, built_in(role))?,
             };
             set.insert(role, definition);
         }
@@ -192,6 +207,9 @@ fn parse(role: Role, text: &str) -> Result<RoleDefinition, String> {
         return Err("limits must be 1 or more".into());
     }
     matter.retry.check().map_err(|why| format!("retry: {why}"))?;
+    if matter.limits.slots > SLOTS_MAX || matter.limits.time_s > TIME_S_MAX {
+        return Err(format!("its limits are over slots_max {SLOTS_MAX} or time_s_max {TIME_S_MAX}"));
+    }
     super::prompt::check(prompt).map_err(|error| format!("prompt: {error}"))?;
     Ok(RoleDefinition {
         role,
@@ -226,6 +244,8 @@ mod tests {
             (good.replace("name: coder", "name: tester"), "not Coder"),
             (good.replace("slots: 4", "slots: 0"), "1 or more"),
             (good.replace("slots: 4", "slot: 4"), "unknown field"),
+            (good.replace("slots: 4", "slots: 18446744073709551615"), "slots_max 1000"),
+            (good.replace("time_s: 900", "time_s: 18446744073709551615"), "time_s_max 604800"),
             (good.replace("model: default", "model: huge"), "only tier"),
             (good.replace("limits:", "retry: { factor: .nan }\nlimits:"), "factor"),
             (good.replace("limits:", "retry: { delay_s: -1 }\nlimits:"), "delay_s"),
