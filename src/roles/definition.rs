@@ -15,6 +15,8 @@ use crate::wire::Role;
 const ROLE_FILE_BYTES_MAX: u64 = 256 * 1024;
 /// Seconds of the longest pause between two attempts that a policy can lead to.
 const RETRY_DELAY_S_MAX: f64 = 600.0;
+/// Seconds of the longest pause that a failure can ask for: it may come from anybody's program.
+const RETRY_ASKED_S_MAX: u64 = 3_600;
 /// Most new attempts that a policy can allow.
 const RETRY_ATTEMPTS_MAX: u32 = 20;
 
@@ -87,11 +89,12 @@ impl Default for RetryPolicy {
 impl RetryPolicy {
     /// The pause before the new attempt that follows the `failures`-th failure (from 1), when the failure itself asks for
     /// `asked`. `share` is where in the jitter this one lies, from 0 to 1: drawn from the task's name, so that two
-    /// orchestrators come to the same pause. At most [`RETRY_DELAY_S_MAX`] seconds, or what was asked for.
+    /// orchestrators come to the same pause. At most [`RETRY_DELAY_S_MAX`] seconds, or what was asked for up to
+    /// [`RETRY_ASKED_S_MAX`].
     pub fn delay(&self, failures: u32, asked: Duration, share: f64) -> Duration {
         let doubled = self.delay_s * self.factor.powi(i32::try_from(failures).unwrap_or(i32::MAX).saturating_sub(1));
         let own = Duration::try_from_secs_f64(doubled.min(RETRY_DELAY_S_MAX)).unwrap_or_default();
-        own.max(asked).mul_f64(1.0 + self.jitter * share.clamp(0.0, 1.0))
+        own.max(asked.min(Duration::from_secs(RETRY_ASKED_S_MAX))).mul_f64(1.0 + self.jitter * share.clamp(0.0, 1.0))
     }
 
     fn check(&self) -> Result<(), String> {
@@ -264,6 +267,7 @@ mod tests {
         assert_eq!([pause(1, 0, 0.0), pause(2, 0, 0.0), pause(3, 0, 0.0)], [1_000, 2_000, 4_000]);
         assert_eq!([pause(1, 30, 0.0), pause(1, 0, 1.0), pause(1, 30, 1.0)], [30_000, 1_500, 45_000]);
         assert_eq!(pause(u32::MAX, 0, 0.0), 600_000, "capped");
+        assert_eq!(pause(1, u64::MAX, 0.0), 3_600_000, "capped");
     }
 
     #[test]
