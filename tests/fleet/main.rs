@@ -11,15 +11,15 @@
 
 #[path = "../common/aimock.rs"]
 mod aimock_process;
-mod harness;
-
 mod bounds;
+mod cancel;
 mod chaos;
 mod crash;
 mod deploy;
 mod doors;
 mod fence;
 mod garbage;
+mod harness;
 mod http_model;
 mod input;
 mod nats_cli;
@@ -31,3 +31,4 @@ mod story;
 mod tool;
 mod up;
 mod worker_protocol;
+

@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use crate::harness::{Ended, Fleet, TestServer, clean, ended, have, scripts, until};
 
-const GET_IT: &str = "go install github.com/nats-io/natscli/nats@v0.5.1";
+pub const GET_IT: &str = "go install github.com/nats-io/natscli/nats@v0.5.1";
 
 /// The CLI in PATH, or where `go install` puts it.
-fn cli() -> Option<PathBuf> {
+pub fn cli() -> Option<PathBuf> {
     let go = Command::new("go").args(["env", "GOPATH"]).output().ok();
     let go = go.map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()).join("bin"));
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -20,7 +20,7 @@ fn cli() -> Option<PathBuf> {
 }
 
 /// Runs `nats` with nothing of the developer's own contexts.
-async fn nats(server: &TestServer, arguments: &[&str]) -> Ended {
+pub async fn nats(server: &TestServer, arguments: &[&str]) -> Ended {
     let mut command = Command::new(cli().unwrap());
     clean(&mut command);
     command.current_dir(server.folder.path()).env("HOME", server.folder.path());
