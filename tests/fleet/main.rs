@@ -22,6 +22,7 @@ mod garbage;
 mod harness;
 mod http_model;
 mod input;
+mod interrupt;
 mod nats_cli;
 mod outage;
 mod share;
