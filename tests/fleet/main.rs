@@ -15,6 +15,7 @@ mod bounds;
 mod cancel;
 mod chaos;
 mod crash;
+mod dead;
 mod deploy;
 mod doors;
 mod fence;
