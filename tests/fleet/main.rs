@@ -24,6 +24,7 @@ mod harness;
 mod http_model;
 mod input;
 mod interrupt;
+mod later;
 mod nats_cli;
 mod outage;
 mod share;
