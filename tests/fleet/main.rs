@@ -27,6 +27,7 @@ mod interrupt;
 mod later;
 mod nats_cli;
 mod outage;
+mod retry;
 mod share;
 mod smoke;
 mod state;
