@@ -46,15 +46,17 @@ impl Janitor {
         let mut swept = Swept::default();
         let mut known = BTreeSet::new();
         for (run, recorded, at) in self.runs.records().await? {
+            known.insert(run.clone());
+            // A newer version's run is its own to remove; it may be alive.
+            let Some(recorded) = recorded else { continue };
             let status = recorded.record.status;
             // A record that is marked was begun by a janitor who did not come to the end.
             if status == RunStatus::Expired || (status.terminal() && at < before) {
                 let ours = dry_run || self.mark(&run, &recorded).await?;
                 if ours && swept.runs.len() < SWEEP_RUNS_MAX {
-                    swept.runs.push(run.clone());
+                    swept.runs.push(run);
                 }
             }
-            known.insert(run);
         }
         swept.strays = self.strays(before, &known).await?;
         if !dry_run {

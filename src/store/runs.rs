@@ -113,24 +113,24 @@ impl Runs {
         }
     }
 
-    /// All records that this version can read, each with its run and the time that the server stored it, in nanoseconds since
-    /// 1970.
-    pub async fn records(&self) -> Result<Vec<(RunId, Recorded, i64)>, StoreError> {
+    /// All records, each with its run and the time that the server stored it, in nanoseconds since 1970; `None` for one that
+    /// this version cannot read.
+    pub async fn records(&self) -> Result<Vec<(RunId, Option<Recorded>, i64)>, StoreError> {
         let recorded = |entry: Entry| {
-            let record: RunRecord = read(&entry.value, &entry.key, "run record").ok()?;
-            Some((entry.key.parse().ok()?, Recorded { record, revision: entry.revision }, entry.at))
+            let record: Option<RunRecord> = read(&entry.value, &entry.key, "run record").ok();
+            let recorded = record.map(|record| Recorded { record, revision: entry.revision });
+            Some((entry.key.parse().ok()?, recorded, entry.at))
         };
         Ok(self.runs.scan_filter("*").await?.into_iter().filter_map(recorded).collect())
     }
 
-    /// All runs that are kept, the newest first.
+    /// All runs that are kept and that this version can read, the newest first.
     pub async fn list(&self) -> Result<Vec<RunSummary>, StoreError> {
-        let summary = |(run, Recorded { record, .. }, _)| RunSummary {
-            run,
-            status: record.status,
-            submitted_at: record.submitted_at,
+        let summary = |(run, recorded, _): (RunId, Option<Recorded>, i64)| {
+            let record = recorded?.record;
+            Some(RunSummary { run, status: record.status, submitted_at: record.submitted_at })
         };
-        let mut runs: Vec<_> = self.records().await?.into_iter().map(summary).collect();
+        let mut runs: Vec<_> = self.records().await?.into_iter().filter_map(summary).collect();
         runs.sort_by_key(|run| std::cmp::Reverse(run.submitted_at));
         Ok(runs)
     }

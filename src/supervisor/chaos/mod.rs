@@ -256,7 +256,9 @@ impl Arena {
             let over = match self.store.runs.records().await {
                 Ok(records) => {
                     let over = |run: &RunId| {
-                        records.iter().any(|(known, seen, _)| known == run && seen.record.status.terminal())
+                        records.iter().any(|(known, seen, _)| {
+                            known == run && seen.as_ref().is_some_and(|seen| seen.record.status.terminal())
+                        })
                     };
                     runs.keys().all(over)
                 }
