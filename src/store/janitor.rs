@@ -51,7 +51,9 @@ impl Janitor {
             let Some(recorded) = recorded else { continue };
             let status = recorded.record.status;
             // A record that is marked was begun by a janitor who did not come to the end.
-            if status == RunStatus::Expired || (status.terminal() && at < before) {
+            let over =
+                status == RunStatus::Expired || (at < before && (status.terminal() || self.is_nobody_s(&run).await?));
+            if over {
                 let ours = dry_run || self.mark(&run, &recorded).await?;
                 if ours && swept.runs.len() < SWEEP_RUNS_MAX {
                     swept.runs.push(run);
@@ -65,6 +67,16 @@ impl Janitor {
             }
         }
         Ok(swept)
+    }
+
+    /// True for a record without a goal. A goal comes before the record and goes before it, so this is what an unclean
+    /// restart of the server brought back of a record that was removed.
+    async fn is_nobody_s(&self, run: &RunId) -> Result<bool, StoreError> {
+        match self.runs.goal(run).await {
+            Ok(goal) => Ok(goal.is_none()),
+            Err(StoreError::Unreadable { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Marks a finished run; false when it was begun again meanwhile.
