@@ -34,5 +34,6 @@ mod state;
 mod story;
 mod tool;
 mod up;
+mod upkeep;
 mod worker_protocol;
 
