@@ -180,6 +180,8 @@ impl Bus {
             discard: DiscardPolicy::Old,
             max_messages_per_subject: 1,
             allow_message_schedules: true,
+            // The server adds it to schedules; without it here a migration would never come to its end.
+            allow_rollup: true,
             ..base(root.later_stream(), root.all_later())
         };
         // Of a task the newest dead letter stays.
