@@ -11,6 +11,8 @@ use tokio::task::JoinHandle;
 
 /// Beats in one `ack_wait`.
 const BEATS: u32 = 3;
+/// Longest pause between two beats, so that a message in hand stays ours when an operator makes a long `ack_wait` shorter.
+const BEAT_MS_MAX: u64 = 3_000;
 
 /// A running heartbeat; it ends when this is dropped.
 pub(super) struct Heartbeat {
@@ -20,7 +22,7 @@ pub(super) struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// Tells the server every third of `ack_wait` that the message is being worked on.
+    /// Tells the server every third of `ack_wait`, and at least every three seconds, that the message is being worked on.
     pub(super) fn start(client: Client, acker: Arc<Acker>, ack_wait: Duration) -> Self {
         let last = Arc::new(Mutex::new(Instant::now()));
         let beating = tokio::spawn(beat(client, acker, ack_wait, last.clone()));
@@ -41,8 +43,9 @@ impl Drop for Heartbeat {
 }
 
 async fn beat(client: Client, acker: Arc<Acker>, ack_wait: Duration, last: Arc<Mutex<Instant>>) {
+    let pause = (ack_wait / BEATS).min(Duration::from_millis(BEAT_MS_MAX));
     loop {
-        tokio::time::sleep(ack_wait / BEATS).await;
+        tokio::time::sleep(pause).await;
         if read(&last).elapsed() >= ack_wait {
             return;
         }
