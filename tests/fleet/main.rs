@@ -25,6 +25,7 @@ mod http_model;
 mod input;
 mod interrupt;
 mod later;
+mod migrate;
 mod nats_cli;
 mod outage;
 mod retry;
