@@ -30,6 +30,7 @@ mod nats_cli;
 mod outage;
 mod retry;
 mod share;
+mod side_by_side;
 mod smoke;
 mod state;
 mod story;
