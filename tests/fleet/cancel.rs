@@ -183,7 +183,7 @@ async fn a_task_that_was_not_dispatched_yet_is_canceled_too() {
 }
 
 /// The processes below one, each with when it began, so that no other is taken for it later; and their command lines.
-fn below(pid: u32) -> Vec<(u32, String, String)> {
+pub fn below(pid: u32) -> Vec<(u32, String, String)> {
     let stat = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // Behind the name, which may hold anything: state, parent, and 19 fields later the start.
     let field = |stat: &str, number: usize| {
@@ -206,7 +206,7 @@ fn below(pid: u32) -> Vec<(u32, String, String)> {
     found.into_iter().skip(1).map(told).collect()
 }
 
-fn alive(process: &(u32, String, String)) -> bool {
+pub fn alive(process: &(u32, String, String)) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.0)).unwrap_or_default();
     let rest: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     rest.first().is_some_and(|state| *state != "Z") && rest.get(19) == Some(&process.1.as_str())

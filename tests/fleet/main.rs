@@ -18,6 +18,7 @@ mod crash;
 mod dead;
 mod deploy;
 mod doors;
+mod drain;
 mod fence;
 mod garbage;
 mod harness;
