@@ -70,7 +70,7 @@ pub(super) type Attempts = BTreeMap<TaskId, u32>;
 pub fn next(facts: &Facts, rules: &Rules) -> Step {
     match &facts.plan {
         None => plan_step(facts, rules),
-        Some(plan) => match attempts(facts, plan, rules) {
+        Some(plan) => match no_answer(facts).map_or_else(|| attempts(facts, plan, rules), Err) {
             Err(failure) => Step::Fail(failure),
             Ok(attempts) => work_step(facts, plan, &attempts, rules),
         },
@@ -311,6 +311,16 @@ fn is_ready(facts: &Facts, plan: &Plan, task: &PlanTask, attempts: &Attempts, ch
     })
 }
 
+/// The failure of a run whose answer was canceled, under whichever attempt of this generation: which one the answer will be
+/// is not known before all else is done.
+fn no_answer(facts: &Facts) -> Option<Failure> {
+    let task = TaskId::answer();
+    let mut of_answer = facts.results.range((task.clone(), facts.first(&task))..=(task, u32::MAX));
+    let (_, reply) = of_answer.find(|(_, reply)| matches!(reply.outcome, Outcome::Canceled { .. }))?;
+    let canceled = Failure::never(FailureKind::Internal, format!("it was canceled: {}", reply.text()));
+    Some(about("the synthesizer made no answer", &canceled))
+}
+
 fn answer_step(facts: &Facts, attempts: &Attempts, rules: &Rules) -> Step {
     let task = TaskId::answer();
     let newest = attempts.values().max().copied().unwrap_or(1).max(facts.first(&task));
@@ -319,10 +329,6 @@ fn answer_step(facts: &Facts, attempts: &Attempts, rules: &Rules) -> Step {
             return Step::Want(vec![job(facts, rules, &task, Role::Synthesizer, attempt)]);
         };
         match reply.failure() {
-            None if matches!(reply.outcome, Outcome::Canceled { .. }) => {
-                let canceled = Failure::never(FailureKind::Internal, format!("it was canceled: {}", reply.text()));
-                return Step::Fail(about("the synthesizer made no answer", &canceled));
-            }
             None => return Step::Complete,
             Some(failure)
                 if failure.retry == Retry::Never || attempt - newest >= rules.retry(Role::Synthesizer).attempts =>
