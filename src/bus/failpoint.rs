@@ -177,9 +177,10 @@ pub(crate) fn hit(point: Point, side: Side) {
 
 #[cfg(unix)]
 fn happen(fault: Fault) {
-    use nix::sys::signal::{Signal, kill};
+    use nix::sys::signal::{Signal, raise};
     let signal = if fault == Fault::Crash { Signal::SIGKILL } else { Signal::SIGSTOP };
-    let _ = kill(nix::unistd::getpid(), signal);
+    // To this thread: sent to the process, a stop can wait for another thread to take it, and this one goes on meanwhile.
+    let _ = raise(signal);
 }
 
 #[cfg(not(unix))]
