@@ -41,6 +41,8 @@ impl Drive<'_> {
         if jobs.is_empty() {
             return Ok(Ok(()));
         }
+        // Before the store says that the run is ours: whoever sleeps from here on sends nothing as if it were the first.
+        let now = self.of.bus.server_now().await?;
         if let Err(lost) = self.lease.hold(&self.of.store).await? {
             return Ok(Err(Unsent::Lost(lost)));
         }
@@ -61,20 +63,19 @@ impl Drive<'_> {
             }
             tasks.push((job, task, message, known));
         }
-        self.publish(tasks).await.map(Ok)
+        self.publish(tasks, now).await.map(Ok)
     }
 
     /// Publishes history entries and tasks, all of them before the first acknowledgement is awaited. A task whose time has
-    /// not come goes to the schedule, which brings it to its queue whoever is alive then.
-    async fn publish(&mut self, tasks: Vec<(Job, Task, Message, bool)>) -> Result<(), StoreError> {
-        let now = self.of.bus.server_now().await?;
+    /// not come goes to the schedule, which brings it to its queue whoever is alive then. `now` is the server's.
+    async fn publish(&mut self, tasks: Vec<(Job, Task, Message, bool)>, now: i64) -> Result<(), StoreError> {
         let mut outgoing = Vec::with_capacity(2 * tasks.len());
         for (job, task, message, known) in &tasks {
             outgoing.push(self.of.store.runs.history_message(message));
             let payload = serde_json::to_vec(task).unwrap_or_default();
             let pause = self.pause_left(job, now);
             outgoing.push(match pause.is_zero() {
-                true => self.queued(task, payload, self.lease.fresh && !known),
+                true => self.queued(task, payload, (self.lease.fresh && !known).then_some(now)),
                 // Not over one that is there: it is the same.
                 false => self.of.bus.later(now.saturating_add(nanos(pause)), &task.subject(), payload).expecting(0),
             });
@@ -104,10 +105,14 @@ impl Drive<'_> {
         Ok(())
     }
 
-    fn queued(&self, task: &Task, payload: Vec<u8>, first: bool) -> Outgoing {
+    /// `first_at` is when it was known that nobody had sent the task before.
+    fn queued(&self, task: &Task, payload: Vec<u8>, first_at: Option<i64>) -> Outgoing {
         let root = &self.of.bus.root;
         let queued = Outgoing::new(Point::Dispatch, root.tasks_stream(), root.task(&task.subject()), payload);
-        if first { queued.header(HEADER_FIRST, "1") } else { queued }
+        match first_at {
+            Some(at) => queued.header(HEADER_FIRST, &at.to_string()),
+            None => queued,
+        }
     }
 
     /// How long ago an attempt was asked for, by whichever holder: both times are the server's, so no clock of ours is asked.

@@ -17,7 +17,8 @@ pub const HEADER_KEY: &str = "Oarlock-Key";
 pub const HEADER_RUN: &str = "Oarlock-Run";
 /// Header of a door's reply: the status of the run or task.
 pub const HEADER_STATUS: &str = "Oarlock-Status";
-/// Header of a task that was never dispatched before, so that its worker need not look for a result first.
+/// Header of a task that was never dispatched before, so that its worker need not look for a result first. Its value is the
+/// server's time, in nanoseconds since 1970, at which its publisher knew that.
 pub const HEADER_FIRST: &str = "Oarlock-First";
 
 /// The token that all names of a fleet begin with.

@@ -7,6 +7,11 @@ use bytes::Bytes;
 use crate::wire::Root;
 use crate::wire::subject::{HEADER_FIRST, TaskSubject};
 
+/// How long after its publisher knew it a task may be stored and still count as a first one. A publisher that slept in
+/// between may have been replaced; with the 400 ms that an orchestrator trusts the store's word for, this is less than the
+/// shortest silence that costs one its run, two thirds of a second.
+const FIRST_MS: i64 = 250;
+
 /// A message that this process holds.
 #[derive(Clone, Debug)]
 pub struct Delivery {
@@ -35,7 +40,9 @@ impl Delivery {
         };
         let (sequence, delivered) = (info.stream_sequence, u64::try_from(info.delivered).unwrap_or(u64::MAX));
         let at = i64::try_from(info.published.unix_timestamp_nanos()).unwrap_or(i64::MAX);
-        let first = message.headers.as_ref().is_some_and(|headers| headers.get(HEADER_FIRST).is_some());
+        let known_at =
+            message.headers.as_ref().and_then(|headers| headers.get(HEADER_FIRST)?.as_str().parse::<i64>().ok());
+        let first = known_at.is_some_and(|known_at| at.saturating_sub(known_at) < FIRST_MS * 1_000_000);
         let (message, acker) = message.split();
         Ok((Self { to, payload: message.payload, sequence, at, delivered, first }, acker))
     }

@@ -10,7 +10,7 @@ use futures::StreamExt;
 
 use crate::bus::{Answer, Bus, BusError, Door, DoorRequest, Outgoing, Point};
 use crate::store::{Store, StoreError};
-use crate::wire::subject::{HEADER_FIRST, HEADER_KEY, HEADER_RUN, HEADER_STATUS, TaskSubject};
+use crate::wire::subject::{HEADER_KEY, HEADER_RUN, HEADER_STATUS, TaskSubject};
 use crate::wire::{
     Ask, Content, ContentHash, ContextItem, FailureKind, Outcome, Reply, Role, RunId, Task, TaskId, WIRE_VERSION,
     limits,
@@ -117,9 +117,7 @@ async fn answer(bus: &Bus, store: &Store, role: Role, limit: Duration, request: 
             return Err(BusError::Full { stream: bus.root.tasks_stream(), subject: bus.root.task(&to), source }.into());
         }
         let payload = serde_json::to_vec(&task).unwrap_or_default();
-        let first = request.headers.get(HEADER_KEY).is_none();
         let message = Outgoing::new(Point::Dispatch, bus.root.tasks_stream(), bus.root.task(&to), payload);
-        let message = if first { message.header(HEADER_FIRST, "1") } else { message };
         match bus.hasty().store(message).await {
             // Taken: the same key was asked before and waits in the queue.
             Ok(_) | Err(BusError::Taken { .. }) => Ok(()),
