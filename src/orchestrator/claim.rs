@@ -48,7 +48,8 @@ pub(super) struct Lease {
     pub(super) exhausted: bool,
     revision: u64,
     owner: Owner,
-    /// When the store last said that the run is ours.
+    /// When the store was last asked whether the run is ours, and said so. Not when it answered: whoever slept over the
+    /// answer must ask again.
     proven: Instant,
 }
 
@@ -122,11 +123,10 @@ async fn take(
         record.results_seen = results;
     }
     let exhausted = record.takeovers > TAKEOVERS_MAX;
+    let proven = Instant::now();
     // A conflict here is another claim of the same moment: theirs stands, and our message comes again if it must.
     match store.runs.write(Point::Claim, &run, &record, revision).await? {
-        Some(revision) => {
-            Ok(Claim::Held(Box::new(Lease { run, record, fresh, exhausted, revision, owner, proven: Instant::now() })))
-        }
+        Some(revision) => Ok(Claim::Held(Box::new(Lease { run, record, fresh, exhausted, revision, owner, proven }))),
         None => outrun(store, delivery, owner).await,
     }
 }
@@ -161,8 +161,9 @@ impl Lease {
         for _ in 0..WRITE_TRIES_MAX {
             let mut record = self.record.clone();
             change(&mut record);
+            let asked = Instant::now();
             if let Some(revision) = store.runs.write(point, &self.run, &record, self.revision).await? {
-                (self.record, self.revision, self.proven) = (record, revision, Instant::now());
+                (self.record, self.revision, self.proven) = (record, revision, asked);
                 return Ok(Ok(()));
             }
             if let Err(lost) = self.prove(store).await? {
@@ -182,10 +183,11 @@ impl Lease {
     }
 
     async fn prove(&mut self, store: &Store) -> Result<Result<(), Lost>, StoreError> {
+        let asked = Instant::now();
         let Some(now) = store.runs.record(&self.run).await? else { return Ok(Err(Lost { superseded: true })) };
         Ok(match &now.record.owner {
             Some(owner) if owner.nonce == self.owner.nonce => {
-                (self.record, self.revision, self.proven) = (now.record, now.revision, Instant::now());
+                (self.record, self.revision, self.proven) = (now.record, now.revision, asked);
                 Ok(())
             }
             Some(owner) => Err(Lost { superseded: self.owner.seq < owner.seq }),
