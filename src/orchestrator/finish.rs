@@ -79,11 +79,13 @@ pub(super) async fn finish(
         Stored::Theirs(first) => *first,
     };
     cancel_rest(store, &lease.run, facts).await?;
-    store.janitor.drop_schedules(&lease.run).await?;
+    // Known before the record says that it is over: what a new generation sets after that is not ours to drop.
+    let schedules = store.janitor.end_of_schedules().await?;
     let status = status_of(&reply);
     if let Err(lost) = lease.write(store, Point::End, |record| end(record, status)).await? {
         return Ok(Err(lost));
     }
+    store.janitor.drop_schedules(&lease.run, schedules).await?;
     let event = Event { usage: Some(reply.usage), ..Event::of_run(&lease.run, EventKind::Finished, status.name()) };
     bus.tell(&event).await;
     Ok(Ok(()))
@@ -96,13 +98,15 @@ pub(super) async fn epilogue(store: &Store, run: &RunId, record: &RunRecord) -> 
     else {
         return Ok(());
     };
-    // What was asked for by a generation that began meanwhile is not in these facts if the record still is of ours.
+    let schedules = store.janitor.end_of_schedules().await?;
+    // What was asked for by a generation that began meanwhile is not in these facts, and what it set is not before that end,
+    // if the record still is of ours.
     let now = store.runs.record(run).await?;
     if now.is_none_or(|now| now.record.generation != record.generation) {
         return Ok(());
     }
     cancel_rest(store, run, &facts).await?;
-    store.janitor.drop_schedules(run).await?;
+    store.janitor.drop_schedules(run, schedules).await?;
     let status = status_of(&reply);
     for _ in 0..WRITE_TRIES_MAX {
         let Some(mut now) = store.runs.record(run).await? else {

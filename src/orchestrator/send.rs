@@ -140,9 +140,13 @@ impl Drive<'_> {
         if self.alarm.is_some_and(|at| at <= wanted && !useless(at)) {
             return Ok(());
         }
-        // Those of holders before us, or our own one that would ring for nothing.
+        // Those of holders before us, or our own one that would ring for nothing; never those of a holder after us.
         if self.alarm.is_some() || !self.lease.fresh {
-            self.of.store.janitor.drop_alarms(&self.lease.run).await?;
+            let end = self.of.store.janitor.end_of_schedules().await?;
+            if self.lease.hold(&self.of.store).await?.is_err() {
+                return Ok(());
+            }
+            self.of.store.janitor.drop_alarms(&self.lease.run, end).await?;
         }
         let whole = TaskSubject::of_run(&self.lease.run, self.lease.record.generation);
         let to = TaskSubject { task: TaskId::alarm(rand::random()), ..whole };

@@ -2,18 +2,22 @@
 //!
 //! A run goes when it has been over for longer than the retention: its record is first marked `expired`, so that whoever
 //! pulls a late message of it acknowledges that and goes on, then everything else is removed, and the record last; a janitor
-//! that dies in between is followed by another. A live run is never touched. What has no record (replies and files of asks,
-//! what came late) goes after the same time.
+//! that dies in between is followed by another. What has no record (replies and files of asks, what came late) goes after the
+//! same time. A live run is never touched, not even by a janitor that sleeps before it removes: the same key can be a new run
+//! by then, so only what lies before a known end of each stream is removed, and the record is looked at after that end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{Recorded, Runs, StoreError};
 use crate::bus::{Bus, BusError, Point};
-use crate::wire::{RunId, RunRecord, RunStatus};
+use crate::wire::{Root, RunId, RunRecord, RunStatus};
 
 /// Runs that one sweep removes; the next one goes on.
 const SWEEP_RUNS_MAX: usize = 1_000;
+
+/// Where streams ended at a moment, by name.
+type Ends = BTreeMap<String, u64>;
 
 /// Removes what is over.
 #[derive(Clone)]
@@ -61,9 +65,11 @@ impl Janitor {
             }
         }
         swept.strays = self.strays(before, &known).await?;
-        if !dry_run {
+        let nothing = swept.runs.is_empty() && swept.strays.is_empty();
+        if !dry_run && !nothing {
+            let ends = self.ends().await?;
             for run in swept.runs.iter().chain(&swept.strays) {
-                self.remove(run).await?;
+                self.remove(run, &ends).await?;
             }
         }
         Ok(swept)
@@ -109,46 +115,83 @@ impl Janitor {
         Ok(found.into_iter().take(SWEEP_RUNS_MAX).collect())
     }
 
-    /// Removes everything of a run, its record last.
-    async fn remove(&self, run: &RunId) -> Result<(), StoreError> {
-        let root = &self.bus.root;
-        let bucket = |name: String, keys: &str| (format!("KV_{name}"), format!("$KV.{name}.{run}{keys}"));
-        let everything = [
-            (root.later_stream(), root.later_of(run)),
-            (root.tasks_stream(), root.tasks_of_run(run)),
-            (root.results_stream(), root.results_of(run)),
-            (root.blobs_stream(), root.blobs_of(run)),
-            (root.dead_stream(), root.dead_of(run)),
-            bucket(root.state_bucket(), ".>"),
-            bucket(root.history_bucket(), ".>"),
-            bucket(root.runs_bucket(), ".>"),
-            bucket(root.runs_bucket(), ""),
-        ];
-        for (stream, filter) in everything {
-            self.purge(&stream, &filter).await?;
+    /// Where the streams that a run is kept in end now.
+    async fn ends(&self) -> Result<Ends, StoreError> {
+        let mut ends = Ends::new();
+        // Their names are the same for every run.
+        for (stream, _) in everything(&self.bus.root, &RunId::random()) {
+            ends.insert(stream.clone(), self.end(&stream).await?);
+        }
+        Ok(ends)
+    }
+
+    /// Removes everything of a run that lies before `ends`, its record last; nothing when the run was begun anew meanwhile.
+    async fn remove(&self, run: &RunId, ends: &Ends) -> Result<(), StoreError> {
+        let now = self.runs.record(run).await?;
+        if now.is_some_and(|now| now.record.status != RunStatus::Expired) {
+            return Ok(());
+        }
+        for (stream, filter) in everything(&self.bus.root, run) {
+            let end = ends.get(&stream).copied().unwrap_or_default();
+            self.purge(&stream, &filter, end).await?;
         }
         Ok(())
     }
 
-    /// Drops what a run that is over still had on the schedule.
-    pub async fn drop_schedules(&self, run: &RunId) -> Result<(), StoreError> {
-        self.purge(&self.bus.root.later_stream(), &self.bus.root.later_of(run)).await
+    /// Where the schedule ends now: what a run sets later is not dropped by [`Janitor::drop_schedules`].
+    pub async fn end_of_schedules(&self) -> Result<u64, StoreError> {
+        self.end(&self.bus.root.later_stream()).await
     }
 
-    /// Drops the alarms of a run.
-    pub async fn drop_alarms(&self, run: &RunId) -> Result<(), StoreError> {
-        self.purge(&self.bus.root.later_stream(), &self.bus.root.alarms_of(run)).await
+    /// Drops what a run that is over still had on the schedule before `end`.
+    pub async fn drop_schedules(&self, run: &RunId, end: u64) -> Result<(), StoreError> {
+        self.purge(&self.bus.root.later_stream(), &self.bus.root.later_of(run), end).await
+    }
+
+    /// Drops the alarms of a run that were set before `end`.
+    pub async fn drop_alarms(&self, run: &RunId, end: u64) -> Result<(), StoreError> {
+        self.purge(&self.bus.root.later_stream(), &self.bus.root.alarms_of(run), end).await
     }
 
     /// Drops a dead letter.
     pub async fn drop_letter(&self, subject: &str) -> Result<(), StoreError> {
-        self.purge(&self.bus.root.dead_stream(), subject).await
+        let stream = self.bus.root.dead_stream();
+        let end = self.end(&stream).await?;
+        self.purge(&stream, subject, end).await
     }
 
-    async fn purge(&self, stream: &str, filter: &str) -> Result<(), StoreError> {
+    /// The first sequence that a stream has not given yet.
+    async fn end(&self, stream: &str) -> Result<u64, StoreError> {
+        let failed = |source| BusError::Core { what: format!("find the end of stream {stream}"), source };
+        let handle = self.bus.js.get_stream(stream).await.map_err(|error| failed(error.into()))?;
+        Ok(handle.cached_info().state.last_sequence + 1)
+    }
+
+    /// Removes what lies before `end`.
+    async fn purge(&self, stream: &str, filter: &str, end: u64) -> Result<(), StoreError> {
+        // Of a stream that never held anything there is nothing; and the server takes an end of 0 or 1 for no end.
+        if end <= 1 {
+            return Ok(());
+        }
         let failed = |source| BusError::Core { what: format!("remove {filter} from stream {stream}"), source };
         let handle = self.bus.js.get_stream_no_info(stream).await.map_err(|error| failed(error.into()))?;
-        handle.purge().filter(filter).await.map_err(|error| failed(error.into()))?;
+        handle.purge().sequence(end).filter(filter).await.map_err(|error| failed(error.into()))?;
         Ok(())
     }
+}
+
+/// The streams that a run is kept in, each with the run's subjects there, the record last.
+fn everything(root: &Root, run: &RunId) -> [(String, String); 9] {
+    let bucket = |name: String, keys: &str| (format!("KV_{name}"), format!("$KV.{name}.{run}{keys}"));
+    [
+        (root.later_stream(), root.later_of(run)),
+        (root.tasks_stream(), root.tasks_of_run(run)),
+        (root.results_stream(), root.results_of(run)),
+        (root.blobs_stream(), root.blobs_of(run)),
+        (root.dead_stream(), root.dead_of(run)),
+        bucket(root.state_bucket(), ".>"),
+        bucket(root.history_bucket(), ".>"),
+        bucket(root.runs_bucket(), ".>"),
+        bucket(root.runs_bucket(), ""),
+    ]
 }
