@@ -71,21 +71,19 @@ impl<'a> Drive<'a> {
         let subscribed = of.bus.client.subscribe(of.bus.root.stored_of(&lease.run)).await;
         let live = subscribed
             .map_err(|error| BusError::Core { what: "subscribe to a run's results".into(), source: error.into() })?;
-        let facts = match lease.fresh {
-            true => of.store.runs.goal(&lease.run).await?.map(Facts::fresh),
-            false => Facts::load(&of.store, &lease.run, &lease.record).await?,
+        let result = TaskSubject::of_run(&lease.run, lease.record.generation);
+        let (facts, ended) = match lease.fresh {
+            // Nobody has held the run, but somebody may have canceled it and died before he tidied up.
+            true => {
+                let (goal, ended) = tokio::try_join!(of.store.runs.goal(&lease.run), of.store.results.get(&result))?;
+                (goal.map(Facts::fresh), ended)
+            }
+            false => (Facts::load(&of.store, &lease.run, &lease.record).await?, None),
         };
         let lost_goal = || Facts::fresh(Goal::new(String::new(), Vec::new()));
         let missing = facts.is_none();
-        let mut drive = Drive {
-            of,
-            lease,
-            facts: facts.unwrap_or_else(lost_goal),
-            live,
-            sent: HashMap::new(),
-            ended: None,
-            alarm: None,
-        };
+        let mut drive =
+            Drive { of, lease, facts: facts.unwrap_or_else(lost_goal), live, sent: HashMap::new(), ended, alarm: None };
         let stopped = match drive.refuse(missing) {
             Some(failure) => {
                 drive.bury(&failure).await;
