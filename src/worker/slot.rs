@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::connection::State;
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::consumer::pull::Stream;
 use async_nats::jetstream::message::Acker;
@@ -30,6 +31,8 @@ const RETRY_DELAY_MS_MAX: u64 = 5_000;
 const CONSUMER_DELAY_MS: u64 = 250;
 /// How long handing back waits for the other slots of an ending process to close their pulls.
 const LEAVING_MS: u64 = 100;
+/// How long the server may take to hear that a message is handed back.
+const HANDING_BACK_MS_MAX: u64 = 1_000;
 /// `ack_wait` of a consumer that does not tell it.
 const ACK_WAIT_S: u64 = 10;
 
@@ -151,17 +154,28 @@ impl Slot {
                 if self.stop.is_cancelled() {
                     self.closed_pulls().await;
                 }
-                if heartbeat.is_ours() {
-                    let nak = AckKind::Nak((!pause.is_zero()).then_some(pause));
-                    hit(Point::Nak, Side::Before);
-                    let sent = acker.ack_with(nak).await;
-                    sent.unwrap_or_else(|error| tracing::debug!(%subject, "not handed back: {error}"));
-                    hit(Point::Nak, Side::After);
-                }
+                self.hand_back(&acker, &heartbeat, pause).await;
                 None
             }
             Done::Forget => None,
         }
+    }
+
+    /// Hands a message back if it is ours as far as we know, and waits until the server has heard it: a word that lies in this
+    /// process while it sleeps or looks for its server would take the message from its next holder.
+    async fn hand_back(&self, acker: &Acker, heartbeat: &Heartbeat, pause: Duration) {
+        hit(Point::Nak, Side::Before);
+        if !heartbeat.is_ours() || self.bus.client.connection_state() != State::Connected {
+            tracing::debug!(queue = %self.queue, "not handed back: the message may be with another holder");
+            return;
+        }
+        let nak = acker.double_ack_with(AckKind::Nak((!pause.is_zero()).then_some(pause)));
+        match tokio::time::timeout(Duration::from_millis(HANDING_BACK_MS_MAX), nak).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(queue = %self.queue, "not handed back: {error}"),
+            Err(_) => tracing::debug!(queue = %self.queue, "nobody said that it was handed back"),
+        }
+        hit(Point::Nak, Side::After);
     }
 
     /// Waits until no slot of this ending process has a pull open: the server hears that before it hears of a message that is
