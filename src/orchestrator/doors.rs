@@ -84,6 +84,7 @@ fn read(request: &DoorRequest) -> Result<Asked, Answer> {
 /// Why a goal was not accepted.
 enum Refused {
     Conflict(RunId),
+    Expired(RunId),
     Store(StoreError),
 }
 
@@ -97,6 +98,7 @@ impl Refused {
     fn into_wait(self) -> DoorWait {
         match self {
             Refused::Conflict(run) => DoorWait::Conflict { run },
+            Refused::Expired(run) => DoorWait::Expired { run },
             Refused::Store(error) => DoorWait::Store(error),
         }
     }
@@ -114,7 +116,16 @@ async fn accept(of: &Orchestrator, asked: &Asked) -> Result<RunStatus, Refused> 
     let attachments = keep_attachments(&store, asked).await?;
     let goal = Goal::new(asked.goal.goal.clone(), attachments);
     let status = match store.runs.accept(&asked.run, &goal).await? {
-        Accepted::New => RunStatus::Submitted,
+        Accepted::New => {
+            // The run before was removed a moment ago, and its files, which these were, with it.
+            if known {
+                keep_attachments(&store, asked).await?;
+            }
+            RunStatus::Submitted
+        }
+        Accepted::Known(Recorded { record, .. }) if record.status == RunStatus::Expired => {
+            return Err(Refused::Expired(asked.run.clone()));
+        }
         Accepted::Known(Recorded { record, .. }) => record.status,
         Accepted::Conflict => return Err(Refused::Conflict(asked.run.clone())),
     };

@@ -35,6 +35,12 @@ pub enum DoorWait {
         /// Seconds waited.
         waited_s: u64,
     },
+    /// The caller's key stands for a run whose time is over.
+    #[error("run {run} of this key is over and is being removed; try again in a moment")]
+    Expired {
+        /// The run.
+        run: RunId,
+    },
     /// The caller's key stands for another goal.
     #[error("the key in Oarlock-Key was used for another goal, run {run}; choose another key")]
     Conflict {
@@ -198,6 +204,7 @@ pub fn error_answer(error: DoorWait) -> Answer {
     let code = match &error {
         DoorWait::Late { .. } => 504,
         DoorWait::Conflict { .. } => 409,
+        DoorWait::Expired { .. } => 503,
         // Full, or a cluster without a leader: the same goal may be given again.
         DoorWait::Store(StoreError::Bus(
             BusError::Full { .. } | BusError::Read { .. } | BusError::Publish { .. } | BusError::Declare { .. },
