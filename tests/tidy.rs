@@ -183,3 +183,27 @@ fn the_eight_roles_have_a_file_a_binary_and_a_place_in_compose() {
         assert!(compose.contains(&format!("\n  {role}:\n")), "compose.yaml has no service {role}");
     }
 }
+
+/// A promise that names a test which is not there is none.
+#[test]
+fn every_test_that_the_documents_name_is_there() {
+    let text = fs::read_to_string(root().join("docs/reliability.md")).unwrap();
+    let mut named = 0;
+    for row in text.lines().filter(|line| line.starts_with("| ") && line.matches('|').count() == 5).skip(1) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let suites: Vec<&str> = cells[2].split(", ").collect();
+        for test in cells[3].split('`').skip(1).step_by(2).filter(|name| name.contains("::")) {
+            let (module, function) = test.split_once("::").unwrap();
+            let there = suites.iter().any(|suite| {
+                let file = root().join(format!("tests/{suite}/{module}.rs"));
+                fs::read_to_string(file).is_ok_and(|text| text.contains(&format!("fn {function}(")))
+            });
+            assert!(there, "docs/reliability.md names {test} in {suites:?}");
+            named += 1;
+        }
+        for suite in suites.iter().filter(|suite| !suite.is_empty()) {
+            assert!(root().join("tests").join(suite).is_dir(), "there is no suite {suite}");
+        }
+    }
+    assert!(named > 30, "the table of docs/reliability.md is read as a table of {named} tests");
+}

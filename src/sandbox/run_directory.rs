@@ -19,7 +19,7 @@ use super::{Limits, SandboxError, Tier, UNPRIVILEGED_ID};
 /// Where run directories live: reachable by every user.
 const ROOT: &str = "/tmp";
 
-/// How a run directory is called, with random letters behind. Version 0.1.0 called them `oarlock-run-` and held no lock; these
+/// How a run directory is called, with random letters behind. An earlier version called them `oarlock-run-` and held no lock; these
 /// are nobody else's to remove.
 const PREFIX: &str = "oarlock-pytest-";
 

@@ -275,10 +275,15 @@ pub async fn connect(url: &str) -> Bus {
 }
 
 /// Polls until `done` says so, and panics with what was waited for when it takes too long.
-pub async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
+pub async fn until(what: &str, done: impl AsyncFnMut() -> bool) {
+    until_within(what, WAIT, done).await;
+}
+
+/// The same, with another patience.
+pub async fn until_within(what: &str, wait: Duration, mut done: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
     while !done().await {
-        assert!(started.elapsed() < WAIT, "waited {} s for {what}", WAIT.as_secs());
+        assert!(started.elapsed() < wait, "waited {} s for {what}", wait.as_secs());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

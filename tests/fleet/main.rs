@@ -39,4 +39,3 @@ mod tool;
 mod up;
 mod upkeep;
 mod worker_protocol;
-

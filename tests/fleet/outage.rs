@@ -9,11 +9,13 @@ use oarlock::bus::{Bus, Server, ServerSources};
 use oarlock::wire::{EventKind, Role, Root};
 
 use crate::crash::{Revived, kill_9, lasting};
-use crate::harness::{ended, oarlock, sources, until};
-use crate::story::{Ear, SLOW_CAST, cast, slow_story};
+use crate::harness::{ended, oarlock, sources, until, until_within};
+use crate::story::{Ear, SLOW_CAST, assert_one_of_everything, cast, ended as run_ended, slow_story, submit};
 
 /// Longer than any single read of a waiting caller.
 const AWAY: Duration = Duration::from_secs(14);
+/// A long outage.
+const MINUTE: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_waits_through_an_outage_and_a_worker_can_be_stopped_in_it() {
@@ -40,6 +42,32 @@ async fn a_caller_waits_through_an_outage_and_a_worker_can_be_stopped_in_it() {
     let record = server.store.runs.record(&runs[0].run).await.unwrap().unwrap().record;
     // The server gives the run out again when nobody could speak for it; more than that would be our own doing.
     assert!(record.takeovers <= 1, "one outage was counted {} times", record.takeovers);
+}
+
+/// The server is stopped in order, is away for a minute, and comes back; nobody of the fleet is restarted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_minute_without_a_server_costs_a_minute_and_nothing_else() {
+    let (server, home, port) = lasting().await;
+    let _orchestrators = cast(&server, &slow_story(0), &[Role::Orchestrator, Role::Orchestrator]).await;
+    let _workers = cast(&server, &slow_story(500), &SLOW_CAST).await;
+    let mut runs = Vec::new();
+    for number in 0..12 {
+        runs.push(submit(&server, &format!("make it, {number}")).await);
+    }
+    let pid = server.server.pid().unwrap();
+    assert!(std::process::Command::new("kill").args(["-TERM", &pid.to_string()]).status().unwrap().success());
+    let away = Instant::now();
+    until_within("the minute to be over", 2 * MINUTE, async || away.elapsed() > MINUTE).await;
+    until("the port to be free", async || TcpListener::bind(("127.0.0.1", port)).is_ok()).await;
+    let _revived = Revived::start(&sources().find().await.unwrap(), &home.join("nats-embedded.conf"), port);
+    let back = Instant::now();
+    until("the store to be there again", async || server.store.runs.record(&runs[0]).await.is_ok()).await;
+    for run in &runs {
+        run_ended(&server, run).await;
+        assert_one_of_everything(&server, run).await;
+    }
+    println!("measured: 12 runs completed {} ms after the server was back", back.elapsed().as_millis());
+    server.assert_nothing_left().await;
 }
 
 /// A peer that greets like a nats-server with this information, and answers pings.
