@@ -33,7 +33,8 @@ pub(super) async fn cancel(config: &Config, args: CancelArgs) -> anyhow::Result<
 
 /// Stores the cancel; from then on it holds, whoever dies.
 pub(super) async fn cancel_run(bus: &Bus, run: &RunId, task: Option<&TaskId>, why: Option<&str>) -> anyhow::Result<()> {
-    control::ask(bus, "cancel", &json!({ "run": run, "task": task, "reason": why })).await.map(drop)
+    let request = json!({ "run": run, "task": task, "reason": why });
+    control::ask_each(bus, "cancel", &request).await.map(drop)
 }
 
 /// Waits until no message of the run, or of its task, is on a queue or with a worker.

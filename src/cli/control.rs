@@ -1,7 +1,8 @@
 //! Asking the orchestrators' control door, for the commands that change a run.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use async_nats::client::RequestErrorKind;
 use bytes::Bytes;
 use serde_json::Value;
 
@@ -13,6 +14,8 @@ use crate::wire::{RunId, TaskId};
 
 /// How long a control request may take.
 const CONTROL_WAIT_S_MAX: u64 = 30;
+/// How long one orchestrator may take over something that can be asked twice: it may sleep, and the server does not know.
+const CONTROL_TRY_S: u64 = 2;
 
 /// A connection to a fleet whose orchestrators answer.
 pub(super) async fn fleet(config: &Config) -> anyhow::Result<Bus> {
@@ -23,10 +26,25 @@ pub(super) async fn fleet(config: &Config) -> anyhow::Result<Bus> {
 
 /// Asks a control verb; a refusal is an error that ends the command fittingly.
 pub(super) async fn ask(bus: &Bus, verb: &str, request: &Value) -> anyhow::Result<Value> {
+    ask_in_tries(bus, verb, request, CONTROL_WAIT_S_MAX).await
+}
+
+/// Asks a verb that does the same when it is done twice, one orchestrator after the other.
+pub(super) async fn ask_each(bus: &Bus, verb: &str, request: &Value) -> anyhow::Result<Value> {
+    ask_in_tries(bus, verb, request, CONTROL_TRY_S).await
+}
+
+async fn ask_in_tries(bus: &Bus, verb: &str, request: &Value, try_s: u64) -> anyhow::Result<Value> {
     let payload = Bytes::from(request.to_string());
-    let wait = Some(Duration::from_secs(CONTROL_WAIT_S_MAX));
-    let request = async_nats::Request::new().payload(payload).timeout(wait);
-    let answer = bus.client.send_request(bus.root.control_door(verb), request).await;
+    let started = Instant::now();
+    let answer = loop {
+        let request = async_nats::Request::new().payload(payload.clone()).timeout(Some(Duration::from_secs(try_s)));
+        let answer = bus.client.send_request(bus.root.control_door(verb), request).await;
+        let late = answer.as_ref().is_err_and(|error| error.kind() == RequestErrorKind::TimedOut);
+        if !late || started.elapsed() >= Duration::from_secs(CONTROL_WAIT_S_MAX) {
+            break answer;
+        }
+    };
     let answer = answer.map_err(|error| ended(Exit::Unreachable, format!("no orchestrator answered ({error})")))?;
     let code = answer.headers.as_ref().and_then(|headers| headers.get("Nats-Service-Error-Code"));
     let text = String::from_utf8_lossy(&answer.payload);
