@@ -10,6 +10,7 @@ use super::control;
 use super::exit::{Exit, ended};
 use super::talk::say;
 use crate::bus::Bus;
+use crate::store::Store;
 use crate::wire::{RunId, TaskId};
 
 /// How long workers may take to let go of what was canceled.
@@ -33,7 +34,9 @@ pub(super) async fn cancel(config: &Config, args: CancelArgs) -> anyhow::Result<
 
 /// Stores the cancel; from then on it holds, whoever dies.
 pub(super) async fn cancel_run(bus: &Bus, run: &RunId, task: Option<&TaskId>, why: Option<&str>) -> anyhow::Result<()> {
-    let request = json!({ "run": run, "task": task, "reason": why });
+    // The generation that is meant: an orchestrator that slept may hear this when another one has begun.
+    let generation = Store::new(bus).runs.record(run).await?.map(|recorded| recorded.record.generation);
+    let request = json!({ "run": run, "task": task, "reason": why, "generation": generation });
     control::ask_each(bus, "cancel", &request).await.map(drop)
 }
 

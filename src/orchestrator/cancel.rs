@@ -17,8 +17,13 @@ const REASON: &str = "somebody canceled it";
 
 /// Cancels a run, or one task of it.
 pub(super) async fn cancel(of: &Orchestrator, asked: Asked) -> Result<Value, Refused> {
-    let Asked { run, task, reason, .. } = asked;
+    let Asked { run, task, reason, generation, .. } = asked;
     let recorded = of.store.runs.record(&run).await?.ok_or_else(|| Refused::unknown(&run))?;
+    let now = recorded.record.generation;
+    if let Some(meant) = generation.filter(|meant| *meant != now) {
+        let why = format!("run {run} is in generation {now}, and the cancel was meant for generation {meant}");
+        return Err(Refused::Because(409, why));
+    }
     let outcome = Outcome::Canceled { reason: reason.unwrap_or_else(|| REASON.into()) };
     match task {
         None => cancel_run(of, &run, &recorded.record, outcome).await,

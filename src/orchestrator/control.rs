@@ -29,6 +29,9 @@ pub(super) struct Asked {
     /// Why, for a cancel.
     #[serde(default)]
     pub(super) reason: Option<String>,
+    /// The generation that is meant, for a cancel; the one in force without it.
+    #[serde(default)]
+    pub(super) generation: Option<u32>,
     /// The task to begin from, for a retry.
     #[serde(default)]
     pub(super) from: Option<TaskId>,
@@ -106,7 +109,7 @@ fn read(payload: &[u8]) -> Result<Asked, String> {
     let (run, task) = text.split_once('/').map_or((text, None), |(run, task)| (run, Some(task)));
     let run = run.parse::<RunId>().map_err(|error| error.to_string())?;
     let task = task.map(str::parse::<TaskId>).transpose().map_err(|error| error.to_string())?;
-    Ok(Asked { run, task, reason: None, from: None, plan: None })
+    Ok(Asked { run, task, reason: None, generation: None, from: None, plan: None })
 }
 
 async fn list(of: &Orchestrator) -> Answer {
