@@ -13,6 +13,7 @@
 mod aimock_process;
 mod bounds;
 mod cancel;
+mod cancel_races;
 mod chaos;
 mod crash;
 mod dead;
