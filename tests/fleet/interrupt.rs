@@ -79,6 +79,32 @@ async fn without_a_terminal_a_flag_decides_and_nobody_is_asked() {
     server.assert_nothing_left().await;
 }
 
+/// A fleet that was started for this run alone ends with it, whole.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_of_its_own_is_gone_after_ctrl_c() {
+    use crate::cancel::{alive, below};
+    let server = TestServer::bare().await;
+    let script = server.file("script.json", &slow_story(60_000));
+    for choice in ["cancel", "detach"] {
+        let mut command = oarlock(&server);
+        command.args(["run", "make it", "--on-interrupt", choice, "--script"]).arg(&script);
+        let errors = server.folder.path().join(format!("{choice}.log"));
+        command.stdout(Stdio::null()).stderr(std::fs::File::create(&errors).unwrap());
+        let mut child = tokio::process::Command::from(command).kill_on_drop(true).spawn().unwrap();
+        let pid = child.id().unwrap();
+        let said = || std::fs::read_to_string(&errors).unwrap();
+        until("the researcher to be done", async || said().contains("t1")).await;
+        let processes = below(pid);
+        assert!(processes.len() > 8, "eight roles and a server: {processes:?}");
+        assert!(Command::new("kill").args(["-INT", &pid.to_string()]).status().unwrap().success());
+        let status = tokio::time::timeout(crate::harness::WAIT, child.wait()).await.unwrap().unwrap();
+        assert_eq!(status.code(), Some(130), "{choice}: {}", said());
+        assert_eq!(said().contains("is canceled"), choice == "cancel", "{choice}: {}", said());
+        until("all its processes to be gone", async || !processes.iter().any(alive)).await;
+    }
+}
+
 /// `oarlock run` on a terminal, with what is typed when.
 async fn typed(server: &TestServer, steps: &[&str]) -> Ended {
     let run = oarlock(server);
