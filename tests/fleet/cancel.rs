@@ -212,6 +212,19 @@ pub fn alive(process: &(u32, String, String)) -> bool {
     rest.first().is_some_and(|state| *state != "Z") && rest.get(19) == Some(&process.1.as_str())
 }
 
+/// The sandbox of a qa worker, once Python runs the tests in it, and not the trial that comes before.
+pub async fn inside_pytest(qa: u32) -> Vec<(u32, String, String)> {
+    let mut inside = Vec::new();
+    until("pytest to run in the sandbox", async || {
+        inside = below(qa);
+        inside.iter().any(|(_, _, words)| {
+            words.contains("python") && words.contains(" -m pytest ") && !words.contains("sandbox-exec")
+        })
+    })
+    .await;
+    inside
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_inside_pytest_is_canceled_and_the_sandbox_is_gone() {
@@ -227,19 +240,10 @@ async fn a_run_inside_pytest_is_canceled_and_the_sandbox_is_gone() {
     let run = submit(&server, "make it").await;
     let (_, started) = events.event(EventKind::Started, Some(Role::Qa), 1).await;
     let qa = take(&mut fleet, pid_of(&started));
-    let mut inside = Vec::new();
-    until("pytest to run in the sandbox", async || {
-        inside = below(qa.pid());
-        inside.iter().any(|(_, _, words)| words.contains("test_made") || words.contains("pytest"))
-    })
-    .await;
-    let folders: std::collections::BTreeSet<String> = inside
-        .iter()
-        .flat_map(|(_, _, words)| words.split_whitespace().filter(|word| word.contains("/tmp/oarlock-run-")))
-        .filter_map(|word| {
-            Some(word[word.find("/tmp/oarlock-run-")?..].split('/').take(3).collect::<Vec<_>>().join("/"))
-        })
-        .collect();
+    let inside = inside_pytest(qa.pid()).await;
+    let folder =
+        |words: &String| words.split_whitespace().find_map(|word| Some(word.strip_prefix("directory=")?.to_owned()));
+    let folders: std::collections::BTreeSet<String> = inside.iter().filter_map(|(_, _, words)| folder(words)).collect();
     assert!(!folders.is_empty(), "no run directory in {inside:?}");
     let told = Instant::now();
     canceled(&server, run.as_str()).await;

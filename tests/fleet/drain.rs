@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use oarlock::wire::{EventKind, Role, RunStatus};
 use serde_json::json;
 
-use crate::cancel::{alive, below};
+use crate::cancel::{alive, inside_pytest};
 use crate::harness::{TestServer, Worker, until};
 use crate::story::{
     Ear, SLOW_CAST, assert_one_content_each, assert_one_of_everything, cast, enqueue, json_rule, pid_of, plan_rule,
@@ -124,12 +124,7 @@ async fn a_test_run_that_may_not_be_finished_leaves_no_sandbox_behind() {
     let run = submit(&server, "make it").await;
     let (_, started) = events.event(EventKind::Started, Some(Role::Qa), 1).await;
     let mut holder = take(&mut testers, pid_of(&started));
-    let mut inside = Vec::new();
-    until("pytest to run in the sandbox", async || {
-        inside = below(holder.pid());
-        inside.iter().any(|(_, _, words)| words.contains("test_made") || words.contains("pytest"))
-    })
-    .await;
+    let inside = inside_pytest(holder.pid()).await;
     let told = Instant::now();
     holder.signal("TERM");
     let (at, again) = events.event(EventKind::Started, Some(Role::Qa), 2).await;
