@@ -19,7 +19,7 @@ const START_DELAY_MS: u64 = 10;
 const STOP_WAIT_S_MAX: u64 = 10;
 /// Runs the server, and stops it when standard input closes.
 const KEEPER: &str = r#"exec 3<&0; "$0" "$@" </dev/null 3<&- & server=$!
-(read -r _ <&3; kill -TERM $server) & exec 3<&-; wait $server"#;
+(read -r _ <&3; kill -TERM $server) & reader=$!; exec 3<&-; wait $server; code=$?; kill $reader 2>/dev/null; exit $code"#;
 
 /// Where an embedded server keeps its data.
 #[derive(Clone, Debug)]
@@ -76,7 +76,7 @@ impl Embedded {
 
     /// Kills the server as a crash would; what it stored stays, and [`Embedded::restart`] brings it back.
     pub async fn kill(&mut self) {
-        if let Some(pid) = self.pid() {
+        if let (Ok(None), Some(pid)) = (self.child.try_wait(), self.pid()) {
             kill_9(pid);
         }
         drop(self.child.stdin.take());
@@ -139,7 +139,7 @@ impl Drop for Embedded {
     /// A server that was not stopped in order is killed at once, so that it writes nothing more into a directory that is
     /// being removed. Nothing acknowledged is lost by that.
     fn drop(&mut self) {
-        if let Some(pid) = self.child.id().and_then(|_| self.pid()) {
+        if let (Ok(None), Some(pid)) = (self.child.try_wait(), self.pid()) {
             kill_9(pid);
         }
     }

@@ -1,8 +1,9 @@
 //! Places where a process can be made to die, so that a test can show what its death there costs.
 //!
 //! Every durable write goes through one publish and every acknowledgement through one slot, and both name the step that
-//! they are: so there is no write and no acknowledgement of the fleet without a failpoint before and after it. Off, a
-//! failpoint costs one load of a flag.
+//! they are: so there is no write and no acknowledgement of a run or task without a failpoint before and after it. What
+//! decides nothing has none: events, nudges, heartbeats, and purges of what is over. Off, a failpoint costs one load of a
+//! flag.
 
 use std::str::FromStr;
 use std::sync::OnceLock;

@@ -3,7 +3,7 @@
 //! Creating never changes what exists, so that two versions can run side by side; only this does, when an operator says so.
 //! Nothing is ever recreated: that would redeliver what is in hand and forget how often it was delivered.
 
-use async_nats::jetstream::consumer::pull;
+use async_nats::jetstream::consumer::{self, IntoConsumerConfig};
 use async_nats::jetstream::stream::Config;
 use serde_json::{Map, Value};
 
@@ -91,20 +91,20 @@ impl Bus {
         let found = self.consumer(queue).await;
         // In a dry run the stream of a new consumer may not be there yet.
         let found = if dry_run { found.ok().flatten() } else { found? };
-        let create = async |config: pull::Config| {
+        let create = async |config: consumer::Config| {
             let stream = self.js.get_stream_no_info(queue.stream(&self.root)).await.map_err(|e| failed(e.into()))?;
             stream.create_consumer(config).await.map(drop).map_err(|error| failed(error.into()))
         };
         let Some(found) = found else {
             if !dry_run {
-                create(wanted).await?;
+                create(wanted.into_consumer_config()).await?;
             }
             return Ok(Change { what, changes: vec!["created".into()] });
         };
         let found = &found.cached_info().config;
-        let (_, changes) = merged(found, &wanted, &CONSUMER_SETTINGS).map_err(|error| failed(error.into()))?;
+        let (merged, changes) = merged(found, &wanted, &CONSUMER_SETTINGS).map_err(|error| failed(error.into()))?;
         if !changes.is_empty() && !dry_run {
-            create(wanted).await?;
+            create(serde_json::from_value(merged).map_err(|error| failed(error.into()))?).await?;
         }
         Ok(Change { what, changes })
     }

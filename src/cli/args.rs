@@ -86,7 +86,8 @@ pub(super) enum Verb {
     Gc(GcArgs),
     /// Bring the streams, buckets and consumers of an older version to this one's settings
     Migrate(MigrateArgs),
-    /// Kill workers, orchestrators and the server of a private fleet at random, and show that nothing is lost
+    /// Kill workers, orchestrators and the server of a private fleet at random, and show that nothing is lost; it never touches
+    /// another server
     Chaos(ChaosArgs),
     /// Check what a fleet needs, each line with its fix
     Doctor(JsonArgs),

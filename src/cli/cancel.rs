@@ -9,7 +9,7 @@ use super::config::Config;
 use super::control;
 use super::exit::{Exit, ended};
 use super::talk::say;
-use crate::bus::Bus;
+use crate::bus::{Bus, presence};
 use crate::store::Store;
 use crate::wire::{RunId, TaskId};
 
@@ -40,13 +40,18 @@ pub(super) async fn cancel_run(bus: &Bus, run: &RunId, task: Option<&TaskId>, wh
     control::ask_each(bus, "cancel", &request).await.map(drop)
 }
 
-/// Waits until no message of the run, or of its task, is on a queue or with a worker.
+/// Waits until no message of the run, or of its task, is with a worker.
 async fn wait_until_stopped(bus: &Bus, run: &RunId, task: Option<&TaskId>) -> anyhow::Result<Duration> {
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs(STOP_WAIT_S_MAX) {
         let left = bus.scan(&bus.root.tasks_stream(), &bus.root.tasks_of_run(run)).await?;
-        let about = |subject: &str| bus.root.parse(subject).is_some_and(|to| task.is_none_or(|task| to.task == *task));
-        if !left.iter().any(|kept| about(&kept.subject)) {
+        let about = left.iter().filter_map(|kept| bus.root.parse(&kept.subject));
+        let mut in_hand = false;
+        for to in about.filter(|to| task.is_none_or(|task| to.task == *task)) {
+            // What nobody has pulled is answered without work when somebody does.
+            in_hand |= presence(bus, to.role).await?.is_some_and(|seen| seen.running > 0);
+        }
+        if !in_hand {
             return Ok(started.elapsed());
         }
         tokio::time::sleep(Duration::from_millis(STOP_DELAY_MS)).await;

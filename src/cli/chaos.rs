@@ -41,6 +41,7 @@ fn as_json(report: &ChaosReport, seed: u64) -> String {
     let kills = report.kills;
     json!({
         "runs": report.runs,
+        "refused": report.refused,
         "tasks": report.tasks,
         "executions": report.executions,
         "repeats": report.repeats,

@@ -44,7 +44,8 @@ async fn list(config: &Config, json: bool) -> anyhow::Result<()> {
     out(&format!("{:<34} {:<13}{:>8}  WHY", "RUN/TASK", "ROLE", "TIMES"))?;
     for (letter, _) in letters {
         let name = format!("{}/{}", letter.run, letter.task);
-        let why: String = letter.failure.message.chars().take(WHY_CHARS).collect();
+        let plain = letter.failure.message.replace(char::is_control, " ");
+        let why: String = plain.chars().take(WHY_CHARS).collect();
         out(&format!("{name:<34} {:<13}{:>8}  {why}", letter.role.name(), letter.deliveries))?;
     }
     Ok(())

@@ -9,7 +9,7 @@ use super::attach::{STORE_FOLDER, local_streams, lock, url_file};
 use super::config::{Config, NATS_VARIABLES};
 use crate::bus::{Bus, Embedded, EmbeddedConfig, Server, Storage};
 use crate::model::Choice;
-use crate::supervisor::{Fleet, FleetConfig};
+use crate::supervisor::{Fleet, FleetConfig, RESTARTS_MAX};
 use crate::wire::Role;
 
 /// What the workers answer from.
@@ -76,6 +76,7 @@ impl LocalFleet {
             without: NATS_VARIABLES.to_vec(),
             roles,
             logs: logs.clone(),
+            restarts_max: RESTARTS_MAX,
         })?;
         fleet.ready(&bus).await?;
         let url_file = lock.is_some().then(|| url_file(&folder));

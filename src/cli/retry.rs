@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::Context;
 use serde_json::json;
+use tempfile::NamedTempFile;
 
 use super::answer::out;
 use super::args::RetryArgs;
@@ -20,7 +21,15 @@ use crate::store::Store;
 use crate::wire::{Plan, RunId};
 
 pub(super) async fn retry(config: &Config, args: RetryArgs) -> anyhow::Result<()> {
+    if args.model.script.is_some() {
+        let why = "a script answers on a private fleet alone, and no run is kept there; name a model, or leave it out";
+        return Err(ended(Exit::Usage, why));
+    }
     match attach::find(config).await? {
+        Some(_) if args.model.model.is_some() || args.model.base_url.is_some() => {
+            let how = "start it with another one, or stop it first";
+            Err(ended(Exit::Usage, format!("a fleet is running, and its workers have their own model; {how}")))
+        }
         Some(bus) => again(config, &bus, &args).await,
         None if args.detach => Err(ended(
             Exit::Usage,
@@ -40,12 +49,17 @@ pub(super) async fn retry(config: &Config, args: RetryArgs) -> anyhow::Result<()
 
 async fn again(config: &Config, bus: &Bus, args: &RetryArgs) -> anyhow::Result<()> {
     let run = &args.run;
-    let plan = match args.edit {
+    let edited = match args.edit {
         true => Some(edited(config, bus, run).await?),
         false => None,
     };
+    let plan = edited.as_ref().map(|(plan, _)| plan);
     let events = bus.client.subscribe(bus.root.events_of(run)).await.context("subscribe to the run's events")?;
-    let begun = control::ask(bus, "retry", &json!({ "run": run, "from": args.from, "plan": plan })).await?;
+    let begun = control::ask(bus, "retry", &json!({ "run": run, "from": args.from, "plan": plan })).await;
+    let begun = match (begun, edited) {
+        (Err(error), Some((_, file))) => return Err(kept(error, file)?),
+        (begun, _) => begun?,
+    };
     let generation = begun.get("generation").and_then(serde_json::Value::as_u64);
     let generation = generation.and_then(|number| u32::try_from(number).ok()).context("read the answer of the door")?;
     if args.detach {
@@ -58,21 +72,29 @@ async fn again(config: &Config, bus: &Bus, args: &RetryArgs) -> anyhow::Result<(
 }
 
 /// The plan as the person leaves it in the editor.
-async fn edited(config: &Config, bus: &Bus, run: &RunId) -> anyhow::Result<Plan> {
+async fn edited(config: &Config, bus: &Bus, run: &RunId) -> anyhow::Result<(Plan, NamedTempFile)> {
     let runs = Store::new(bus).runs;
     let missing = || ended(Exit::NotFound, format!("run {run} has no plan on this server"));
     let record = runs.record(run).await?.ok_or_else(missing)?.record;
+    if !record.status.terminal() {
+        let why = format!("run {run} is {}; cancel it before it is tried again", record.status.name());
+        return Err(ended(Exit::Conflict, why));
+    }
     let plan = runs.plan(run, record.plan).await?.ok_or_else(missing)?;
     let editor = config.editor.clone().ok_or_else(|| ended(Exit::Usage, "--edit needs VISUAL or EDITOR"))?;
     let file = tempfile::Builder::new().prefix("oarlock-plan-").suffix(".json").tempfile().context("make a file")?;
     std::fs::write(file.path(), serde_json::to_string_pretty(&plan)?).context("write the plan")?;
     match edit(&editor, file.path()) {
-        Ok(plan) => Ok(plan),
-        Err(error) => {
-            let (_, kept) = file.keep().context("keep what you wrote")?;
-            Err(ended(Exit::Usage, format!("{error:#}; what you wrote is in {}", kept.display())))
-        }
+        Ok(plan) => Ok((plan, file)),
+        Err(error) => Err(kept(ended(Exit::Usage, format!("{error:#}")), file)?),
     }
+}
+
+/// The same end, and where to find what the person wrote.
+fn kept(error: anyhow::Error, file: NamedTempFile) -> anyhow::Result<anyhow::Error> {
+    let (_, place) = file.keep().context("keep what you wrote")?;
+    say(&format!("what you wrote is in {}", place.display()));
+    Ok(error)
 }
 
 /// Runs the editor as a shell would, because EDITOR may carry arguments, and reads what it left.

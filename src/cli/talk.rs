@@ -12,7 +12,8 @@ pub(super) fn be_quiet() {
 /// Says a line to the person at the terminal, if they want to hear it.
 pub(super) fn say(line: &str) {
     if !QUIET.load(Ordering::Relaxed) {
-        eprintln!("{line}");
+        // Some of it may be a model's words; what would be commands to a terminal is left out.
+        eprintln!("{}", line.replace(|c: char| c.is_control() && c != '\n' && c != '\t', " "));
     }
 }
 

@@ -10,7 +10,7 @@ use super::next::attempts;
 use super::{Orchestrator, finish};
 use crate::bus::Point;
 use crate::store::Stored;
-use crate::wire::{Outcome, Reply, Role, RunId, RunRecord, TaskId};
+use crate::wire::{Outcome, Reply, Role, RunId, RunRecord, RunStatus, TaskId};
 
 /// Said when nobody gave a reason.
 const REASON: &str = "somebody canceled it";
@@ -19,6 +19,9 @@ const REASON: &str = "somebody canceled it";
 pub(super) async fn cancel(of: &Orchestrator, asked: Asked) -> Result<Value, Refused> {
     let Asked { run, task, reason, generation, .. } = asked;
     let recorded = of.store.runs.record(&run).await?.ok_or_else(|| Refused::unknown(&run))?;
+    if recorded.record.status == RunStatus::Expired {
+        return Err(Refused::unknown(&run));
+    }
     let now = recorded.record.generation;
     if let Some(meant) = generation.filter(|meant| *meant != now) {
         let why = format!("run {run} is in generation {now}, and the cancel was meant for generation {meant}");

@@ -182,7 +182,8 @@ impl Lease {
         }
     }
 
-    async fn prove(&mut self, store: &Store) -> Result<Result<(), Lost>, StoreError> {
+    /// Asks whether the run is still ours.
+    pub(super) async fn prove(&mut self, store: &Store) -> Result<Result<(), Lost>, StoreError> {
         let asked = Instant::now();
         let Some(now) = store.runs.record(&self.run).await? else { return Ok(Err(Lost { superseded: true })) };
         Ok(match &now.record.owner {

@@ -43,7 +43,12 @@ async fn run(of: &Orchestrator, request: &DoorRequest, wait: Duration) -> Answer
         Ok(asked) => asked,
         Err(refusal) => return refusal,
     };
-    let result = TaskSubject::of_run(&asked.run, 1);
+    // After a retry the same key waits for the newest generation.
+    let generation = match of.store.runs.record(&asked.run).await {
+        Ok(known) => known.map_or(1, |known| known.record.generation),
+        Err(error) => return error_answer(error.into()).header(HEADER_RUN, asked.run.as_str()),
+    };
+    let result = TaskSubject::of_run(&asked.run, generation);
     let enqueue = async { accept(of, &asked).await.map(drop).map_err(Refused::into_wait) };
     let json = is_json(&request.payload);
     match wait_for_reply(&of.bus, &of.store, &result, enqueue, wait).await {

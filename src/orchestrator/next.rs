@@ -128,7 +128,7 @@ fn proposed(reply: &Reply) -> Result<Plan, Failure> {
 
 /// The plan with what a planner forgot: a qa task that has no coder task behind it gets all that do not wait for it, and a
 /// coder task that no qa task depends on gets one. So no code is finished without evidence, and no test runs on nothing.
-fn completed(mut plan: Plan) -> Result<Plan, Failure> {
+pub(super) fn completed(mut plan: Plan) -> Result<Plan, Failure> {
     let of = |role: Role, plan: &Plan| -> Vec<TaskId> {
         plan.tasks.iter().filter(|task| task.role == role).map(|task| task.id.clone()).collect()
     };

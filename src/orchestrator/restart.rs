@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::facts::Facts;
-use super::next::{newest_built_on, rejects, targets};
+use super::next::{completed as with_checks, newest_built_on, rejects, targets};
 use crate::wire::{Outcome, Plan, PlanTask, Restart, TaskId};
 
 /// A retry that makes no sense, in words for the person who asked.
@@ -95,7 +95,9 @@ pub(super) fn edited(old: &Plan, edited: &Plan, taken: &Facts) -> Result<Plan, V
         }
         tasks.push(renamed);
     }
-    Plan { v: old.v, tasks }.ordered()
+    let plan = Plan { v: old.v, tasks }.ordered()?;
+    // Nobody edits the evidence away.
+    with_checks(plan).map_err(|failure| vec![failure.message])
 }
 
 #[cfg(test)]

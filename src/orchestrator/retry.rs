@@ -24,7 +24,13 @@ pub(super) async fn retry(of: &Orchestrator, asked: &Asked) -> Result<Value, Ref
         let recorded = of.store.runs.record(&asked.run).await?.ok_or_else(|| Refused::unknown(&asked.run))?;
         let generation = match recorded.record.status {
             RunStatus::Expired => return Err(Refused::unknown(&asked.run)),
-            RunStatus::Submitted if recorded.record.restart.is_some() => recorded.record.generation,
+            RunStatus::Submitted if recorded.record.restart.is_some() => match (&asked.from, &asked.plan) {
+                (None, None) => recorded.record.generation,
+                _ => {
+                    let why = format!("run {} is being tried again already; cancel it first", asked.run);
+                    return Err(Refused::Because(409, why));
+                }
+            },
             status if !status.terminal() => {
                 // Its result is there, and whoever stored it has not tidied up yet.
                 let result = TaskSubject::of_run(&asked.run, recorded.record.generation);

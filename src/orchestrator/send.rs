@@ -20,6 +20,8 @@ use crate::wire::{Event, EventKind, Failure, Message, Outcome, Reply, Role, Task
 const WINDOW: usize = 8;
 /// How long after a deadline the alarm rings: time for a living holder to declare it.
 const ALARM_AFTER_MS: u64 = 500;
+/// How long a holder may take to declare a deadline that is over before the alarm brings another one.
+const ALARM_SOON_S: u64 = 10;
 /// How long before it would ring for nothing a living holder puts the alarm off.
 const ALARM_LEAD_S: u64 = 2;
 /// A wake that is later than any other.
@@ -135,7 +137,12 @@ impl Drive<'_> {
     /// declare it. As long as we are, the alarm is put off before it rings.
     pub(super) async fn set_alarm(&mut self) -> Result<(), StoreError> {
         let Some(first) = self.open().map(|(_, over)| over).min() else { return Ok(()) };
-        let (now, wanted) = (Instant::now(), first + Duration::from_millis(ALARM_AFTER_MS));
+        let now = Instant::now();
+        // A deadline that is over already is ours to declare; an alarm at once would only take the run from us again.
+        let wanted = match first > now + Duration::from_millis(ALARM_AFTER_MS) {
+            true => first + Duration::from_millis(ALARM_AFTER_MS),
+            false => now + Duration::from_secs(ALARM_SOON_S),
+        };
         let useless = |at: Instant| at < first && at < now + Duration::from_secs(ALARM_LEAD_S);
         if self.alarm.is_some_and(|at| at <= wanted && !useless(at)) {
             return Ok(());
@@ -153,6 +160,10 @@ impl Drive<'_> {
         let at = self.of.bus.server_now().await?.saturating_add(nanos(wanted.saturating_duration_since(now)));
         self.of.bus.store(self.of.bus.later(at, &to, Vec::new())).await?;
         self.alarm = Some(wanted);
+        // Whoever ended the run while we slept has dropped what was there then, and not this one.
+        if self.lease.prove(&self.of.store).await?.is_err() {
+            self.of.store.janitor.drop_alarm(&to).await?;
+        }
         Ok(())
     }
 

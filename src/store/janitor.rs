@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use super::{Recorded, Runs, StoreError};
 use crate::bus::{Bus, BusError, Point};
+use crate::wire::subject::TaskSubject;
 use crate::wire::{Root, RunId, RunRecord, RunStatus};
 
 /// Runs that one sweep removes; the next one goes on.
-const SWEEP_RUNS_MAX: usize = 1_000;
+pub const SWEEP_RUNS_MAX: usize = 1_000;
 
 /// Where streams ended at a moment, by name.
 type Ends = BTreeMap<String, u64>;
@@ -57,11 +58,9 @@ impl Janitor {
             // A record that is marked was begun by a janitor who did not come to the end.
             let over =
                 status == RunStatus::Expired || (at < before && (status.terminal() || self.is_nobody_s(&run).await?));
-            if over {
-                let ours = dry_run || self.mark(&run, &recorded).await?;
-                if ours && swept.runs.len() < SWEEP_RUNS_MAX {
-                    swept.runs.push(run);
-                }
+            // Only what is removed now is marked: the rest can still be tried again.
+            if over && swept.runs.len() < SWEEP_RUNS_MAX && (dry_run || self.mark(&run, &recorded).await?) {
+                swept.runs.push(run);
             }
         }
         swept.strays = self.strays(before, &known).await?;
@@ -151,6 +150,12 @@ impl Janitor {
     /// Drops the alarms of a run that were set before `end`.
     pub async fn drop_alarms(&self, run: &RunId, end: u64) -> Result<(), StoreError> {
         self.purge(&self.bus.root.later_stream(), &self.bus.root.alarms_of(run), end).await
+    }
+
+    /// Drops one alarm.
+    pub async fn drop_alarm(&self, to: &TaskSubject) -> Result<(), StoreError> {
+        let end = self.end_of_schedules().await?;
+        self.purge(&self.bus.root.later_stream(), &self.bus.root.later(to), end).await
     }
 
     /// Drops a dead letter.

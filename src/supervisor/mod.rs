@@ -31,8 +31,8 @@ const WORKER_GRACE_S: &str = "8";
 const LOG_LINES: usize = 5;
 /// How often the processes are looked at.
 const WATCH_MS: u64 = 200;
-/// Times that one worker is started again; one that dies more often is left, and said to be.
-const RESTARTS_MAX: u32 = 20;
+/// Times that one worker is usually started again; one that dies more often is left, and said to be.
+pub const RESTARTS_MAX: u32 = 20;
 /// Pause before a worker is started again, longer with every time, up to ten times as long.
 const RESTART_DELAY_MS: u64 = 250;
 /// A worker that lived as long as this has nothing against it any more.
@@ -51,6 +51,8 @@ pub struct FleetConfig {
     pub roles: Vec<(Role, usize)>,
     /// Where their logs go.
     pub logs: PathBuf,
+    /// Times that one worker is started again without having lived for [`STEADY_S`] seconds in between.
+    pub restarts_max: u32,
 }
 
 /// A fleet's processes that could not be started.
@@ -196,8 +198,9 @@ impl Member {
                 let Err(ended) = self.check() else { return };
                 let steady = self.started.elapsed() > Duration::from_secs(STEADY_S);
                 self.restarts = if steady { 1 } else { self.restarts + 1 };
-                if self.restarts > RESTARTS_MAX {
-                    tracing::error!("{ended}; it is not started again after restarts_max {RESTARTS_MAX} times");
+                if self.restarts > config.restarts_max {
+                    let max = config.restarts_max;
+                    tracing::error!("{ended}; it is not started again after restarts_max {max} times");
                     self.state = State::GivenUp;
                     return;
                 }

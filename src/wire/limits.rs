@@ -28,6 +28,8 @@ pub const REPLY_CONTENT_BYTES_MAX: usize = 256 * 1024;
 pub const PAYLOAD_BYTES_MAX: usize = 768 * 1024;
 /// Tasks of a plan.
 pub const PLAN_TASKS_MAX: usize = 200;
+/// Attempts of a task, and generations of a run: far above what any bound lets a run come to.
+pub const ATTEMPT_MAX: u32 = 1_000_000;
 /// Bytes of a task's description.
 pub const DESCRIPTION_BYTES_MAX: usize = 16 * 1024;
 /// New attempts that a failed check may cause, per coder task, unless configured.

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{ContentHash, EventKind, Role, RunId, TaskId};
+use super::{ContentHash, EventKind, Role, RunId, TaskId, limits};
 
 /// Characters of a root.
 const ROOT_CHARS_MAX: usize = 32;
@@ -228,7 +228,7 @@ impl Root {
             role: tokens.next()?.parse().ok()?,
             run: tokens.next()?.parse().ok()?,
             task: tokens.next()?.parse().ok()?,
-            attempt: tokens.next().and_then(plain_number)?,
+            attempt: tokens.next().and_then(plain_number).filter(|attempt| *attempt <= limits::ATTEMPT_MAX)?,
         };
         tokens.next().is_none().then_some(found)
     }
@@ -293,6 +293,7 @@ mod tests {
             "oarlock.task.coder.r.t1.1.2",
             "oarlock.task.tester.r.t1.1",
             "oarlock.task.coder.r.t1.x",
+            "oarlock.task.coder.r.t1.4294967295",
             "oarlock.result.coder.r.t1.01",
             "oarlock.result.coder.r.t1.+1",
             "oarlock.blob.coder.r.t1.1",

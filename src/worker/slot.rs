@@ -91,7 +91,7 @@ impl Slot {
             if self.stop.is_cancelled() {
                 let last = next.or_else(|| messages.next().now_or_never().flatten());
                 drop(messages);
-                self.leave(last.and_then(Result::ok)).await;
+                self.leave(last.and_then(Result::ok), ack_wait).await;
                 break;
             }
             self.pulls.send_modify(|open| *open -= 1);
@@ -117,12 +117,25 @@ impl Slot {
     }
 
     /// Closes this slot's pull, and hands back what came at the very last moment, so that nobody waits for its redelivery.
-    async fn leave(&self, last: Option<jetstream::Message>) {
+    async fn leave(&self, last: Option<jetstream::Message>, ack_wait: Duration) {
         self.pulls.send_modify(|open| *open -= 1);
         let Some(message) = last else { return };
+        let fresh = tokio::time::timeout(Duration::from_millis(LEAVING_MS), self.is_fresh(&message, ack_wait)).await;
+        if fresh != Ok(true) {
+            // It may have lain here while this process slept, and be with another holder by now.
+            return;
+        }
         self.closed_pulls().await;
         let sent = message.ack_with(AckKind::Nak(None)).await;
         sent.unwrap_or_else(|error| tracing::debug!("not handed back: {error}"));
+    }
+
+    /// True for a message that the server stored, and so gave to this waiting slot, a moment ago.
+    async fn is_fresh(&self, message: &jetstream::Message, ack_wait: Duration) -> bool {
+        let (Ok(info), Ok(now)) = (message.info(), self.bus.server_now().await) else { return false };
+        let stored = i64::try_from(info.published.unix_timestamp_nanos()).unwrap_or(0);
+        let age = Duration::from_nanos(u64::try_from(now.saturating_sub(stored)).unwrap_or(0));
+        info.delivered == 1 && age < ack_wait / 2
     }
 
     /// Handles one message; the acknowledgement, if there is one to send, goes on in the task that is returned.

@@ -105,8 +105,8 @@ impl Audit {
         let history = store.runs.history(run).await?;
         let asked: BTreeSet<_> =
             history.iter().map(|entry| (entry.message.metadata.task.clone(), entry.message.metadata.attempt)).collect();
-        if asked.len() != history.len() {
-            self.double(format!("run {run}: its history has a request twice"));
+        for (task, attempt) in reference.attempts.keys().filter(|key| !asked.contains(*key)) {
+            self.lose(1, format!("run {run}: the history does not have {task}, attempt {attempt}"));
         }
         for (task, attempt) in asked.iter().filter(|key| !reference.attempts.contains_key(*key)) {
             self.double(format!("run {run}: {task}, attempt {attempt}, was asked for in vain"));

@@ -73,6 +73,8 @@ pub struct ChaosConfig {
 pub struct ChaosReport {
     /// Runs that were accepted.
     pub runs: usize,
+    /// Goals that no door acknowledged.
+    pub refused: usize,
     /// Tasks of these runs with an accepted reply.
     pub tasks: usize,
     /// Times that a worker began a task.
@@ -100,7 +102,7 @@ pub struct ChaosReport {
 impl ChaosReport {
     /// True when nothing was lost, doubled or left.
     pub fn sound(&self) -> bool {
-        self.lost + self.duplicated_effects + self.orphans + self.left == 0
+        self.refused + self.lost + self.duplicated_effects + self.orphans + self.left == 0
     }
 }
 
@@ -161,6 +163,7 @@ pub async fn chaos(config: &ChaosConfig, say: &(dyn Fn(&str) + Sync)) -> Result<
     let journal = journal.of(accepted.keys());
     Ok(ChaosReport {
         runs: accepted.len(),
+        refused: (config.runs as usize).saturating_sub(accepted.len()),
         tasks: audit.tasks,
         executions: journal.executions(),
         repeats: journal.repeats(),
@@ -197,6 +200,8 @@ impl Arena {
             without: config.without.clone(),
             roles: CAST.to_vec(),
             logs: folder.path().join("logs"),
+            // Here dying is no fault of theirs.
+            restarts_max: u32::MAX,
         })?;
         fleet.ready(&bus).await?;
         Ok(Self { store: Store::new(&bus), folder, server: Mutex::new(server), bus, fleet })
