@@ -133,6 +133,9 @@ impl<'a> Drive<'a> {
 
     async fn work(&mut self, stop: &CancellationToken) -> Result<Stop, StoreError> {
         self.tell(EventKind::Claimed, self.of.name.clone()).await;
+        if !self.lease.fresh {
+            self.fill_history().await?;
+        }
         let mut reconnects = self.of.bus.reconnects();
         reconnects.mark_unchanged();
         loop {

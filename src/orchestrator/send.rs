@@ -108,6 +108,31 @@ impl Drive<'_> {
     }
 
     /// `first_at` is when it was known that nobody had sent the task before.
+    /// What was done was asked for: an entry of the history whose write failed while its task got through is written now.
+    pub(super) async fn fill_history(&mut self) -> Result<(), StoreError> {
+        let missing = |reply: &&Reply| {
+            matches!(reply.outcome, Outcome::Completed { .. }) && self.request_of(&reply.task, reply.attempt).is_none()
+        };
+        let done: Vec<&Reply> = self.facts.results.values().filter(missing).collect();
+        let attempts = self.attempts();
+        let dispatch =
+            Dispatch { root: &self.of.bus.root, run: &self.lease.run, facts: &self.facts, attempts: &attempts };
+        let mut entries = Vec::new();
+        for reply in done {
+            let (task, role, attempt) = (reply.task.clone(), reply.role, reply.attempt);
+            let job = Job { task, role, attempt, delay: Duration::ZERO };
+            entries.push(dispatch.message(&dispatch.task(&job, self.of.limit(role))));
+        }
+        for message in entries {
+            match self.of.bus.store(self.of.store.runs.history_message(&message)).await {
+                Ok(revision) => self.facts.requests.push(HistoryEntry { message, revision, at: 0 }),
+                Err(BusError::Taken { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
     fn queued(&self, task: &Task, payload: Vec<u8>, first_at: Option<i64>) -> Outgoing {
         let root = &self.of.bus.root;
         let queued = Outgoing::new(Point::Dispatch, root.tasks_stream(), root.task(&task.subject()), payload);
