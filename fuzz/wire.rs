@@ -2,18 +2,8 @@
 
 #![no_main]
 
-#[path = "../tests/fuzz/targets/mod.rs"]
-mod targets;
+#[macro_use]
+#[path = "program.rs"]
+mod program;
 
-libfuzzer_sys::fuzz_target!(init: targets::prepare(), |data: &[u8]| {
-    targets::target("wire").check(data);
-});
-
-libfuzzer_sys::fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
-    if seed % 2 == 0 {
-        return libfuzzer_sys::fuzzer_mutate(data, size, max_size);
-    }
-    let new = targets::mutate::mutate(&data[..size], &[], seed.into(), max_size);
-    data[..new.len()].copy_from_slice(&new);
-    new.len()
-});
+program!("wire");

@@ -42,7 +42,12 @@ impl Bus {
     }
 }
 
+/// From `at` to `now`, both in nanoseconds by the server's clock; nothing when `at` is later.
+pub fn since(now: i64, at: i64) -> Duration {
+    Duration::from_nanos(u64::try_from(now.saturating_sub(at)).unwrap_or(0))
+}
+
 /// A duration in nanoseconds, the largest number for one that has more.
-fn nanos(duration: Duration) -> i64 {
+pub fn nanos(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -5,7 +5,7 @@
 //! message or says that somebody else was first, one paged read by subject, and doors that always answer.
 
 mod bucket;
-mod clock;
+pub mod clock;
 mod connect;
 mod embedded;
 mod error;

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Context;
 
 use super::exit::{Exit, ended};
-use super::talk::say;
+use super::talk::{plain, say};
 use crate::store::FileSet;
 use crate::wire::{FailureKind, Outcome, Reply, Report};
 
@@ -50,7 +50,7 @@ pub(super) fn print(reply: &Reply, shape: Shape, kept: bool) -> anyhow::Result<(
 pub(super) fn out(text: &str) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout();
     let written = match stdout.is_terminal() {
-        true => writeln!(stdout, "{}", text.replace(|c: char| c.is_control() && c != '\n' && c != '\t', " ")),
+        true => writeln!(stdout, "{}", plain(text)),
         false => writeln!(stdout, "{text}"),
     };
     match written {

@@ -1,5 +1,6 @@
 //! `oarlock cancel`: a run, or one task of it, is stopped.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -46,10 +47,12 @@ async fn wait_until_stopped(bus: &Bus, run: &RunId, task: Option<&TaskId>) -> an
     while started.elapsed() < Duration::from_secs(STOP_WAIT_S_MAX) {
         let left = bus.scan(&bus.root.tasks_stream(), &bus.root.tasks_of_run(run)).await?;
         let about = left.iter().filter_map(|kept| bus.root.parse(&kept.subject));
+        let roles: BTreeSet<_> =
+            about.filter(|to| task.is_none_or(|task| to.task == *task)).map(|to| to.role).collect();
         let mut in_hand = false;
-        for to in about.filter(|to| task.is_none_or(|task| to.task == *task)) {
+        for role in roles {
             // What nobody has pulled is answered without work when somebody does.
-            in_hand |= presence(bus, to.role).await?.is_some_and(|seen| seen.running > 0);
+            in_hand |= presence(bus, role).await?.is_some_and(|seen| seen.running > 0);
         }
         if !in_hand {
             return Ok(started.elapsed());

@@ -10,7 +10,7 @@ use super::attach;
 use super::config::Config;
 use super::exit::{Exit, ended};
 use crate::bus::Bus;
-use crate::wire::{RunId, TaskId};
+use crate::wire::{RunId, TaskId, run_and_task};
 
 /// How long a control request may take.
 const CONTROL_WAIT_S_MAX: u64 = 30;
@@ -64,9 +64,5 @@ async fn ask_in_tries(bus: &Bus, verb: &str, request: &Value, try_s: u64) -> any
 
 /// Reads `<run>` or `<run>/<task>`.
 pub(super) fn parse(what: &str) -> anyhow::Result<(RunId, Option<TaskId>)> {
-    let usage = |error: String| ended(Exit::Usage, format!("{error}; write it as <run> or <run>/<task>"));
-    let (run, task) = what.split_once('/').map_or((what, None), |(run, task)| (run, Some(task)));
-    let run = run.parse::<RunId>().map_err(|error| usage(error.to_string()))?;
-    let task = task.map(str::parse::<TaskId>).transpose().map_err(|error| usage(error.to_string()))?;
-    Ok((run, task))
+    run_and_task(what).map_err(|error| ended(Exit::Usage, format!("{error}; write it as <run> or <run>/<task>")))
 }

@@ -12,9 +12,13 @@ pub(super) fn be_quiet() {
 /// Says a line to the person at the terminal, if they want to hear it.
 pub(super) fn say(line: &str) {
     if !QUIET.load(Ordering::Relaxed) {
-        // Some of it may be a model's words; what would be commands to a terminal is left out.
-        eprintln!("{}", line.replace(|c: char| c.is_control() && c != '\n' && c != '\t', " "));
+        eprintln!("{}", plain(line));
     }
+}
+
+/// Text for a terminal: what would be commands to it is shown as blanks, because much of what is told was written by a model.
+pub(super) fn plain(text: &str) -> String {
+    text.replace(|c: char| c.is_control() && c != '\n' && c != '\t', " ")
 }
 
 /// True when nothing may be said.

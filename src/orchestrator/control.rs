@@ -8,7 +8,7 @@ use super::{Orchestrator, cancel, retry, view};
 use crate::bus::{Answer, DoorRequest};
 use crate::store::StoreError;
 use crate::wire::subject::{HEADER_RUN, HEADER_STATUS};
-use crate::wire::{Plan, RunId, TaskId, limits};
+use crate::wire::{Plan, RunId, TaskId, limits, run_and_task};
 use crate::worker::error_answer;
 
 /// Runs that one `list` shows.
@@ -106,9 +106,7 @@ fn read(payload: &[u8]) -> Result<Asked, String> {
         let reason = asked.reason.map(|reason| limits::cut(&reason, limits::ERROR_BYTES_MAX));
         return Ok(Asked { reason, ..asked });
     }
-    let (run, task) = text.split_once('/').map_or((text, None), |(run, task)| (run, Some(task)));
-    let run = run.parse::<RunId>().map_err(|error| error.to_string())?;
-    let task = task.map(str::parse::<TaskId>).transpose().map_err(|error| error.to_string())?;
+    let (run, task) = run_and_task(text).map_err(|error| error.to_string())?;
     Ok(Asked { run, task, reason: None, generation: None, from: None, plan: None })
 }
 

@@ -43,13 +43,14 @@ async fn run(of: &Orchestrator, request: &DoorRequest, wait: Duration) -> Answer
         Ok(asked) => asked,
         Err(refusal) => return refusal,
     };
-    // After a retry the same key waits for the newest generation.
-    let generation = match of.store.runs.record(&asked.run).await {
-        Ok(known) => known.map_or(1, |known| known.record.generation),
+    let known = match of.store.runs.record(&asked.run).await {
+        Ok(known) => known,
         Err(error) => return error_answer(error.into()).header(HEADER_RUN, asked.run.as_str()),
     };
+    // After a retry the same key waits for the newest generation.
+    let generation = known.as_ref().map_or(1, |known| known.record.generation);
     let result = TaskSubject::of_run(&asked.run, generation);
-    let enqueue = async { accept(of, &asked).await.map(drop).map_err(Refused::into_wait) };
+    let enqueue = async { accept(of, &asked, known.is_some()).await.map(drop).map_err(Refused::into_wait) };
     let json = is_json(&request.payload);
     match wait_for_reply(&of.bus, &of.store, &result, enqueue, wait).await {
         Ok(reply) => reply_answer(&reply, json),
@@ -62,7 +63,8 @@ async fn submit(of: &Orchestrator, request: &DoorRequest) -> Answer {
         Ok(asked) => asked,
         Err(refusal) => return refusal,
     };
-    match accept(of, &asked).await {
+    let accepted = async { accept(of, &asked, of.store.runs.record(&asked.run).await?.is_some()).await };
+    match accepted.await {
         Ok(status) => {
             let run = asked.run.as_str();
             let json = is_json(&request.payload);
@@ -110,32 +112,32 @@ impl Refused {
 }
 
 /// Stores the goal and puts the run on the queue. The same key again is the same run, wherever it stands.
-async fn accept(of: &Orchestrator, asked: &Asked) -> Result<RunStatus, Refused> {
+/// `known` says whether it had a record a moment ago.
+async fn accept(of: &Orchestrator, asked: &Asked, known: bool) -> Result<RunStatus, Refused> {
     let bus = of.bus.hasty();
     let store = Store::new(&bus);
-    let known = store.runs.record(&asked.run).await?.is_some();
     if !known && bus.queue_is_half_full().await? {
         let source = "it is over half of its bytes; the rest is kept for the runs that began".into();
         return Err(BusError::Full { stream: bus.root.tasks_stream(), subject: bus.root.run_door(), source }.into());
     }
     let attachments = keep_attachments(&store, asked).await?;
     let goal = Goal::new(asked.goal.goal.clone(), attachments);
-    let status = match store.runs.accept(&asked.run, &goal).await? {
+    let (status, generation) = match store.runs.accept(&asked.run, &goal).await? {
         Accepted::New => {
             // The run before was removed a moment ago, and its files, which these were, with it.
             if known {
                 keep_attachments(&store, asked).await?;
             }
-            RunStatus::Submitted
+            (RunStatus::Submitted, 1)
         }
         Accepted::Known(Recorded { record, .. }) if record.status == RunStatus::Expired => {
             return Err(Refused::Expired(asked.run.clone()));
         }
-        Accepted::Known(Recorded { record, .. }) => record.status,
+        Accepted::Known(Recorded { record, .. }) => (record.status, record.generation),
         Accepted::Conflict => return Err(Refused::Conflict(asked.run.clone())),
     };
     if status == RunStatus::Submitted {
-        claim::wake(&bus, Point::Start, &asked.run, TaskId::start(), 1).await?;
+        claim::wake(&bus, Point::Start, &asked.run, TaskId::start(), generation).await?;
     }
     Ok(status)
 }

@@ -26,7 +26,6 @@ use crate::worker::Done;
 const RECONCILE_S: u64 = 30;
 /// Pause before a run that could not use the store is looked at again.
 const STORE_PAUSE_S: u64 = 1;
-
 /// Tries of clearing the owner of a run that is given back.
 const RELEASE_TRIES_MAX: u32 = 10;
 

@@ -11,6 +11,7 @@ use super::dispatch::Dispatch;
 use super::drive::Drive;
 use super::loops::LoopDetector;
 use super::next::Job;
+use crate::bus::clock::{nanos, since};
 use crate::bus::{BusError, Outgoing, Point};
 use crate::store::{HistoryEntry, StoreError, Stored};
 use crate::wire::subject::{HEADER_FIRST, TaskSubject};
@@ -114,6 +115,9 @@ impl Drive<'_> {
             matches!(reply.outcome, Outcome::Completed { .. }) && self.request_of(&reply.task, reply.attempt).is_none()
         };
         let done: Vec<&Reply> = self.facts.results.values().filter(missing).collect();
+        if done.is_empty() {
+            return Ok(());
+        }
         let attempts = self.attempts();
         let dispatch =
             Dispatch { root: &self.of.bus.root, run: &self.lease.run, facts: &self.facts, attempts: &attempts };
@@ -145,7 +149,7 @@ impl Drive<'_> {
     /// How long ago an attempt was asked for, by whichever holder: both times are the server's, so no clock of ours is asked.
     fn since_asked(&self, job: &Job, now: i64) -> Duration {
         let asked = self.request_of(&job.task, job.attempt).map_or(now, |entry| entry.at);
-        Duration::from_nanos(u64::try_from(now.saturating_sub(asked)).unwrap_or(0))
+        since(now, asked)
     }
 
     /// What is left of the pause before an attempt.
@@ -249,8 +253,4 @@ impl Drive<'_> {
         let deadlines = self.open().map(|(_, over)| over);
         deadlines.chain(alarm).min().unwrap_or_else(|| now + Duration::from_secs(FAR_S))
     }
-}
-
-fn nanos(duration: Duration) -> i64 {
-    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }

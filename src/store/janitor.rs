@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{Recorded, Runs, StoreError};
+use crate::bus::clock::nanos;
 use crate::bus::{Bus, BusError, Point};
 use crate::wire::subject::TaskSubject;
 use crate::wire::{Root, RunId, RunRecord, RunStatus};
@@ -46,8 +47,7 @@ impl Janitor {
     /// # Errors
     /// When the store cannot be used; what was removed by then stays removed.
     pub async fn sweep(&self, retention: Duration, dry_run: bool) -> Result<Swept, StoreError> {
-        let age = i64::try_from(retention.as_nanos()).unwrap_or(i64::MAX);
-        let before = self.bus.server_now().await?.saturating_sub(age);
+        let before = self.bus.server_now().await?.saturating_sub(nanos(retention));
         let mut swept = Swept::default();
         let mut known = BTreeSet::new();
         for (run, recorded, at) in self.runs.records().await? {
@@ -154,15 +154,18 @@ impl Janitor {
 
     /// Drops one alarm.
     pub async fn drop_alarm(&self, to: &TaskSubject) -> Result<(), StoreError> {
-        let end = self.end_of_schedules().await?;
-        self.purge(&self.bus.root.later_stream(), &self.bus.root.later(to), end).await
+        self.drop_all(&self.bus.root.later_stream(), &self.bus.root.later(to)).await
     }
 
     /// Drops a dead letter.
     pub async fn drop_letter(&self, subject: &str) -> Result<(), StoreError> {
-        let stream = self.bus.root.dead_stream();
-        let end = self.end(&stream).await?;
-        self.purge(&stream, subject, end).await
+        self.drop_all(&self.bus.root.dead_stream(), subject).await
+    }
+
+    /// Removes what is on a subject now.
+    async fn drop_all(&self, stream: &str, subject: &str) -> Result<(), StoreError> {
+        let end = self.end(stream).await?;
+        self.purge(stream, subject, end).await
     }
 
     /// The first sequence that a stream has not given yet.

@@ -156,6 +156,12 @@ impl TaskId {
     }
 }
 
+/// Reads `<run>` or `<run>/<task>`, as people write what they mean.
+pub fn run_and_task(text: &str) -> Result<(RunId, Option<TaskId>), BadId> {
+    let (run, task) = text.split_once('/').map_or((text, None), |(run, task)| (run, Some(task)));
+    Ok((run.parse()?, task.map(str::parse).transpose()?))
+}
+
 /// SHA-256 of some content, 64 lower-case hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -25,7 +25,7 @@ pub use dead::DeadLetter;
 pub use event::{Event, EventKind};
 pub use failure::{Failure, FailureKind, Retry};
 pub use goal::{Attachment, AttachmentBody, Goal, GoalError, GoalRequest};
-pub use id::{BadId, ContentHash, RunId, TaskId};
+pub use id::{BadId, ContentHash, RunId, TaskId, run_and_task};
 pub use message::{Message, MessageType, Metadata, Party};
 pub use path::{BadPath, FilePath, clashes};
 pub use plan::{Plan, PlanTask};

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::heartbeat::Heartbeat;
 use super::{Delivery, Done, Handler};
+use crate::bus::clock::since;
 use crate::bus::failpoint::{Side, hit};
 use crate::bus::{Bus, Point, Queue, Use};
 
@@ -134,8 +135,7 @@ impl Slot {
     async fn is_fresh(&self, message: &jetstream::Message, ack_wait: Duration) -> bool {
         let (Ok(info), Ok(now)) = (message.info(), self.bus.server_now().await) else { return false };
         let stored = i64::try_from(info.published.unix_timestamp_nanos()).unwrap_or(0);
-        let age = Duration::from_nanos(u64::try_from(now.saturating_sub(stored)).unwrap_or(0));
-        info.delivered == 1 && age < ack_wait / 2
+        info.delivered == 1 && since(now, stored) < ack_wait / 2
     }
 
     /// Handles one message; the acknowledgement, if there is one to send, goes on in the task that is returned.
