@@ -1,6 +1,8 @@
 //! A key-value bucket, through the same publish and the same reads as everything else, so that its creates and
 //! updates survive reconnects with a clear verdict and its prefix scans cost one request.
 
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
 
 use super::{Bus, BusError, Kept, Outgoing, Point};
@@ -75,13 +77,17 @@ impl Bucket {
 
     /// All keys that begin with `prefix` and a dot, in the order of their revisions.
     pub async fn scan(&self, prefix: &str) -> Result<Vec<Entry>, BusError> {
-        self.scan_filter(&format!("{prefix}.>")).await
+        let kept = self.bus.scan(&self.stream, &self.subject(&format!("{prefix}.>"))).await?;
+        Ok(kept.into_iter().filter_map(|kept| self.entry(kept)).collect())
     }
 
-    /// All keys that fit `filter`, in the order of their revisions.
-    pub async fn scan_filter(&self, filter: &str) -> Result<Vec<Entry>, BusError> {
-        let kept = self.bus.scan(&self.stream, &self.subject(filter)).await?;
-        Ok(kept.into_iter().filter_map(|kept| self.entry(kept)).collect())
+    /// Shows every key without a dot to `see`, in the order of their revisions, however many there are.
+    pub async fn scan_heads(&self, mut see: impl FnMut(Entry)) -> Result<(), BusError> {
+        let page = |kept: Vec<Kept>| {
+            kept.into_iter().filter_map(|kept| self.entry(kept)).for_each(&mut see);
+            ControlFlow::Continue(())
+        };
+        self.bus.scan_pages(&self.stream, &self.subject("*"), page).await.map(drop)
     }
 
     fn entry(&self, kept: Kept) -> Option<Entry> {

@@ -4,6 +4,7 @@
 //! is short, and a read is tried again for longer than a cluster takes to choose a leader.
 
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use async_nats::StatusCode;
@@ -116,18 +117,37 @@ impl Bus {
     /// [`BusError::TooMany`] over [`SCAN_MESSAGES_MAX`].
     pub async fn scan(&self, stream: &str, filter: &str) -> Result<Vec<Kept>, BusError> {
         let mut found = Vec::new();
+        let see = |kept: Vec<Kept>| {
+            found.extend(kept);
+            if found.len() > SCAN_MESSAGES_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        match self.scan_pages(stream, filter, see).await? {
+            ControlFlow::Continue(()) => Ok(found),
+            ControlFlow::Break(()) => {
+                let (stream, subject) = (stream.to_owned(), filter.to_owned());
+                Err(BusError::TooMany { stream, subject, max: SCAN_MESSAGES_MAX })
+            }
+        }
+    }
+
+    /// Shows all messages whose subject fits `filter` to `see`, in the stream's order and a page at a time, until it breaks
+    /// off: for what may be more than is wanted in memory.
+    pub async fn scan_pages(
+        &self,
+        stream: &str,
+        filter: &str,
+        mut see: impl FnMut(Vec<Kept>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, BusError> {
         let mut from = 1;
         loop {
             let page = patiently(|| self.page(stream, filter, from)).await;
             let Page { kept, more } = page.map_err(|source| unread(stream, filter, source))?;
             from = kept.last().map_or(from, |last| last.sequence + 1);
-            found.extend(kept);
-            if found.len() > SCAN_MESSAGES_MAX {
-                let (stream, subject) = (stream.to_owned(), filter.to_owned());
-                return Err(BusError::TooMany { stream, subject, max: SCAN_MESSAGES_MAX });
+            if see(kept).is_break() {
+                return Ok(ControlFlow::Break(()));
             }
             if !more {
-                return Ok(found);
+                return Ok(ControlFlow::Continue(()));
             }
         }
     }
@@ -136,17 +156,13 @@ impl Bus {
     /// the oldest on, so that a stream of young messages costs one page; at most about [`SCAN_MESSAGES_MAX`].
     pub async fn subjects_before(&self, stream: &str, filter: &str, before: i64) -> Result<Vec<String>, BusError> {
         let mut found = Vec::new();
-        let mut from = 1;
-        loop {
-            let page = patiently(|| self.page(stream, filter, from)).await;
-            let Page { kept, more } = page.map_err(|source| unread(stream, filter, source))?;
-            from = kept.last().map_or(from, |last| last.sequence + 1);
+        let see = |kept: Vec<Kept>| {
             let young = kept.iter().any(|kept| kept.at >= before);
             found.extend(kept.into_iter().take_while(|kept| kept.at < before).map(|kept| kept.subject));
-            if young || !more || found.len() > SCAN_MESSAGES_MAX {
-                return Ok(found);
-            }
-        }
+            if young || found.len() > SCAN_MESSAGES_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let _ = self.scan_pages(stream, filter, see).await?;
+        Ok(found)
     }
 
     /// One page: a batched direct get, answered by several messages and a status that ends them.

@@ -23,7 +23,11 @@ pub(super) async fn chaos(config: &Config, args: ChaosArgs) -> anyhow::Result<()
         seed,
         sync_always: args.sync_always,
     };
-    let report = run(&chaos, &say).await?;
+    let report = tokio::select! {
+        report = run(&chaos, &say) => report?,
+        // What is dropped here ends the fleet and its server and removes their folder.
+        _ = tokio::signal::ctrl_c() => return Err(ended(Exit::Interrupted, "interrupted; the private fleet is gone")),
+    };
     match args.json {
         true => out(&as_json(&report, seed))?,
         false => as_table(&report, seed)?,

@@ -36,7 +36,7 @@ pub(super) async fn interrupted(bus: &Bus, run: &RunId, choice: Option<OnInterru
 
 /// Asks; a second Ctrl-C, silence, or anything but "c" leaves the run alone.
 async fn wants_cancel(run: &RunId) -> bool {
-    say(&format!("run {run}: [d]etach and leave it to the fleet (default), or [c]ancel it?"));
+    say(&format!("run {run}: [d]etach: it goes on whenever a fleet serves it (default), or [c]ancel it?"));
     let (told, answer) = tokio::sync::oneshot::channel();
     // A thread of its own: a read of the terminal cannot be cancelled, and must not hold up the end of the process.
     std::thread::spawn(move || {

@@ -7,7 +7,7 @@ use super::args::{GcArgs, MigrateArgs};
 use super::attach;
 use super::config::Config;
 use super::talk::say;
-use crate::store::{SWEEP_RUNS_MAX, Store};
+use crate::store::Store;
 
 /// Removes what is over; orchestrators do the same by themselves now and then.
 pub(super) async fn gc(config: &Config, args: GcArgs) -> anyhow::Result<()> {
@@ -24,8 +24,7 @@ pub(super) async fn gc(config: &Config, args: GcArgs) -> anyhow::Result<()> {
         out(&format!("{run} (replies or files without a run)"))?;
     }
     let verb = if args.dry_run { "would be removed" } else { "removed" };
-    let more =
-        if swept.runs.len().max(swept.strays.len()) == SWEEP_RUNS_MAX { "; there are more, do it again" } else { "" };
+    let more = if swept.is_full() { "; there are more, do it again" } else { "" };
     say(&format!("{} runs and {} strays {verb}{more}", swept.runs.len(), swept.strays.len()));
     Ok(())
 }

@@ -111,12 +111,8 @@ fn read(payload: &[u8]) -> Result<Asked, String> {
 }
 
 async fn list(of: &Orchestrator) -> Answer {
-    match of.store.runs.list().await {
-        Ok(mut runs) => {
-            let total = runs.len();
-            runs.truncate(LIST_MAX);
-            Answer::ok(json!({ "runs": runs, "total": total }).to_string())
-        }
+    match of.store.runs.list(LIST_MAX).await {
+        Ok((runs, total)) => Answer::ok(json!({ "runs": runs, "total": total }).to_string()),
         Err(error) => error_answer(error.into()),
     }
 }

@@ -156,7 +156,9 @@ impl<'a> Drive<'a> {
                 Step::Complete => return self.complete().await,
                 Step::Fail(failure) => return self.fail(failure).await,
             }
-            self.set_alarm().await?;
+            if let Err(lost) = self.set_alarm().await? {
+                return Ok(Stop::Lost(lost));
+            }
             let wake = self.next_wake().min(Instant::now() + Duration::from_secs(RECONCILE_S));
             tokio::select! {
                 message = self.live.next() => match message {
@@ -167,7 +169,9 @@ impl<'a> Drive<'a> {
                 _ = reconnects.changed() => self.reconcile().await?,
                 () = tokio::time::sleep_until(wake.into()) => {
                     self.reconcile().await?;
-                    self.declare_late().await?;
+                    if let Err(lost) = self.declare_late().await? {
+                        return Ok(Stop::Lost(lost));
+                    }
                 }
                 () = stop.cancelled() => return Ok(Stop::Drain),
             }

@@ -108,7 +108,6 @@ impl Drive<'_> {
         Ok(())
     }
 
-    /// `first_at` is when it was known that nobody had sent the task before.
     /// What was done was asked for: an entry of the history whose write failed while its task got through is written now.
     pub(super) async fn fill_history(&mut self) -> Result<(), StoreError> {
         let missing = |reply: &&Reply| {
@@ -137,6 +136,7 @@ impl Drive<'_> {
         Ok(())
     }
 
+    /// `first_at` is when it was known that nobody had sent the task before.
     fn queued(&self, task: &Task, payload: Vec<u8>, first_at: Option<i64>) -> Outgoing {
         let root = &self.of.bus.root;
         let queued = Outgoing::new(Point::Dispatch, root.tasks_stream(), root.task(&task.subject()), payload);
@@ -163,9 +163,9 @@ impl Drive<'_> {
     }
 
     /// Lets the server show this run to an orchestrator soon after the next deadline, in case that we are not there to
-    /// declare it. As long as we are, the alarm is put off before it rings.
-    pub(super) async fn set_alarm(&mut self) -> Result<(), StoreError> {
-        let Some(first) = self.open().map(|(_, over)| over).min() else { return Ok(()) };
+    /// declare it. As long as we are, the alarm is put off before it rings. The inner error ends our part.
+    pub(super) async fn set_alarm(&mut self) -> Result<Result<(), Lost>, StoreError> {
+        let Some(first) = self.open().map(|(_, over)| over).min() else { return Ok(Ok(())) };
         let now = Instant::now();
         // A deadline that is over already is ours to declare; an alarm at once would only take the run from us again.
         let wanted = match first > now + Duration::from_millis(ALARM_AFTER_MS) {
@@ -174,13 +174,13 @@ impl Drive<'_> {
         };
         let useless = |at: Instant| at < first && at < now + Duration::from_secs(ALARM_LEAD_S);
         if self.alarm.is_some_and(|at| at <= wanted && !useless(at)) {
-            return Ok(());
+            return Ok(Ok(()));
         }
         // Those of holders before us, or our own one that would ring for nothing; never those of a holder after us.
         if self.alarm.is_some() || !self.lease.fresh {
             let end = self.of.store.janitor.end_of_schedules().await?;
-            if self.lease.hold(&self.of.store).await?.is_err() {
-                return Ok(());
+            if let Err(lost) = self.lease.hold(&self.of.store).await? {
+                return Ok(Err(lost));
             }
             self.of.store.janitor.drop_alarms(&self.lease.run, end).await?;
         }
@@ -190,16 +190,24 @@ impl Drive<'_> {
         self.of.bus.store(self.of.bus.later(at, &to, Vec::new())).await?;
         self.alarm = Some(wanted);
         // Whoever ended the run while we slept has dropped what was there then, and not this one.
-        if self.lease.prove(&self.of.store).await?.is_err() {
+        if let Err(lost) = self.lease.prove(&self.of.store).await? {
             self.of.store.janitor.drop_alarm(&to).await?;
+            return Ok(Err(lost));
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
-    /// Attempts whose time is over get a failure as their result, unless an answer is there after all.
-    pub(super) async fn declare_late(&mut self) -> Result<(), StoreError> {
+    /// Attempts whose time is over get a failure as their result, unless an answer is there after all. The inner error ends
+    /// our part.
+    pub(super) async fn declare_late(&mut self) -> Result<Result<(), Lost>, StoreError> {
         let now = Instant::now();
         let late: Vec<Job> = self.open().filter(|(_, over)| *over <= now).map(|(job, _)| job.clone()).collect();
+        if late.is_empty() {
+            return Ok(Ok(()));
+        }
+        if let Err(lost) = self.lease.hold(&self.of.store).await? {
+            return Ok(Err(lost));
+        }
         for job in late {
             let failure = self.of.late(&job).await;
             let reply =
@@ -212,7 +220,7 @@ impl Drive<'_> {
                 Stored::Theirs(first) => self.take_in(*first).await,
             }
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
     fn exchanges_max(&self) -> usize {

@@ -16,7 +16,7 @@ use crate::wire::subject::TaskSubject;
 use crate::wire::{Root, RunId, RunRecord, RunStatus};
 
 /// Runs that one sweep removes; the next one goes on.
-pub const SWEEP_RUNS_MAX: usize = 1_000;
+const SWEEP_RUNS_MAX: usize = 1_000;
 
 /// Where streams ended at a moment, by name.
 type Ends = BTreeMap<String, u64>;
@@ -37,6 +37,13 @@ pub struct Swept {
     pub strays: Vec<RunId>,
 }
 
+impl Swept {
+    /// True when there may be more: a sweep removes so many and no more.
+    pub fn is_full(&self) -> bool {
+        self.runs.len().max(self.strays.len()) >= SWEEP_RUNS_MAX
+    }
+}
+
 impl Janitor {
     pub(super) fn new(bus: &Bus, runs: &Runs) -> Self {
         Self { bus: bus.clone(), runs: runs.clone() }
@@ -49,21 +56,30 @@ impl Janitor {
     pub async fn sweep(&self, retention: Duration, dry_run: bool) -> Result<Swept, StoreError> {
         let before = self.bus.server_now().await?.saturating_sub(nanos(retention));
         let mut swept = Swept::default();
-        let mut known = BTreeSet::new();
-        for (run, recorded, at) in self.runs.records().await? {
-            known.insert(run.clone());
-            // A newer version's run is its own to remove; it may be alive.
-            let Some(recorded) = recorded else { continue };
+        // A newer version's run is its own to remove; it may be alive.
+        let (mut over, mut old) = (Vec::new(), Vec::new());
+        let see = |run: RunId, recorded: Recorded, at: i64| {
             let status = recorded.record.status;
             // A record that is marked was begun by a janitor who did not come to the end.
-            let over =
-                status == RunStatus::Expired || (at < before && (status.terminal() || self.is_nobody_s(&run).await?));
-            // Only what is removed now is marked: the rest can still be tried again.
-            if over && swept.runs.len() < SWEEP_RUNS_MAX && (dry_run || self.mark(&run, &recorded).await?) {
+            let is_over = status == RunStatus::Expired || (at < before && status.terminal());
+            let found = if is_over { &mut over } else { &mut old };
+            if (is_over || at < before) && found.len() < SWEEP_RUNS_MAX {
+                found.push((run, recorded));
+            }
+        };
+        self.runs.each(see).await?;
+        for (run, recorded) in old {
+            if over.len() < SWEEP_RUNS_MAX && self.is_nobody_s(&run).await? {
+                over.push((run, recorded));
+            }
+        }
+        // Only what is removed now is marked: the rest can still be tried again.
+        for (run, recorded) in over {
+            if dry_run || self.mark(&run, &recorded).await? {
                 swept.runs.push(run);
             }
         }
-        swept.strays = self.strays(before, &known).await?;
+        swept.strays = self.strays(before, &swept.runs).await?;
         let nothing = swept.runs.is_empty() && swept.strays.is_empty();
         if !dry_run && !nothing {
             let ends = self.ends().await?;
@@ -94,8 +110,8 @@ impl Janitor {
     }
 
     /// Runs without a record of which something is older than `before`: replies and files of asks, what a door wrote before it
-    /// died, what came late.
-    async fn strays(&self, before: i64, known: &BTreeSet<RunId>) -> Result<Vec<RunId>, StoreError> {
+    /// died, what came late. Not those that are being `removed`.
+    async fn strays(&self, before: i64, removed: &[RunId]) -> Result<Vec<RunId>, StoreError> {
         let root = &self.bus.root;
         let mut found = BTreeSet::new();
         let bucket = |name: String| (format!("KV_{name}"), format!("$KV.{name}.*.>"), 2);
@@ -109,9 +125,16 @@ impl Janitor {
         ] {
             let old = self.bus.subjects_before(&stream, &filter, before).await?;
             let runs = old.iter().filter_map(|subject| subject.split('.').nth(place)?.parse::<RunId>().ok());
-            found.extend(runs.filter(|run| !known.contains(run)));
+            found.extend(runs);
         }
-        Ok(found.into_iter().take(SWEEP_RUNS_MAX).collect())
+        let removed: BTreeSet<_> = removed.iter().collect();
+        let mut strays = Vec::new();
+        for run in found.into_iter().filter(|run| !removed.contains(run)) {
+            if strays.len() < SWEEP_RUNS_MAX && !self.runs.is_kept(&run).await? {
+                strays.push(run);
+            }
+        }
+        Ok(strays)
     }
 
     /// Where the streams that a run is kept in end now.

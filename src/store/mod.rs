@@ -15,7 +15,7 @@ use crate::wire::FilePath;
 
 pub use artifacts::{Artifacts, FileSet};
 pub use dead::DeadLetters;
-pub use janitor::{Janitor, SWEEP_RUNS_MAX, Swept};
+pub use janitor::{Janitor, Swept};
 pub use results::{Results, Stored};
 pub use runs::{Accepted, HistoryEntry, Recorded, Runs};
 pub use state::{SharedState, StateEntry};

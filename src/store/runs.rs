@@ -7,6 +7,9 @@ use super::{StoreError, json, read};
 use crate::bus::{Bucket, Bus, BusError, Entry, Outgoing, Point};
 use crate::wire::{Goal, Message, Plan, RunId, RunRecord, RunSummary};
 
+/// Summaries that a listing gathers before it sorts and drops the older ones, at least.
+const LIST_SORT_MIN: usize = 1_024;
+
 /// Runs and their history.
 #[derive(Clone)]
 pub struct Runs {
@@ -98,6 +101,11 @@ impl Runs {
         Ok(Some(Recorded { record: read(&entry.value, &entry.key, "run record")?, revision: entry.revision }))
     }
 
+    /// True when the run has a record, even one that this version cannot read.
+    pub async fn is_kept(&self, run: &RunId) -> Result<bool, StoreError> {
+        Ok(self.runs.get_from_leader(run.as_str()).await?.is_some())
+    }
+
     /// Writes the record over `revision`; `None` when somebody else wrote it meanwhile.
     pub async fn write(
         &self,
@@ -113,26 +121,36 @@ impl Runs {
         }
     }
 
-    /// All records, each with its run and the time that the server stored it, in nanoseconds since 1970; `None` for one that
-    /// this version cannot read.
-    pub async fn records(&self) -> Result<Vec<(RunId, Option<Recorded>, i64)>, StoreError> {
+    /// Shows `see` all records, however many there are, each with its run and the time that the server stored it, in
+    /// nanoseconds since 1970. A record that this version cannot read is left out.
+    pub async fn each(&self, mut see: impl FnMut(RunId, Recorded, i64)) -> Result<(), StoreError> {
         let recorded = |entry: Entry| {
-            let record: Option<RunRecord> = read(&entry.value, &entry.key, "run record").ok();
-            let recorded = record.map(|record| Recorded { record, revision: entry.revision });
-            Some((entry.key.parse().ok()?, recorded, entry.at))
+            let record: Result<RunRecord, _> = read(&entry.value, &entry.key, "run record");
+            if let (Ok(run), Ok(record)) = (entry.key.parse(), record) {
+                see(run, Recorded { record, revision: entry.revision }, entry.at);
+            }
         };
-        Ok(self.runs.scan_filter("*").await?.into_iter().filter_map(recorded).collect())
+        Ok(self.runs.scan_heads(recorded).await?)
     }
 
-    /// All runs that are kept and that this version can read, the newest first.
-    pub async fn list(&self) -> Result<Vec<RunSummary>, StoreError> {
-        let summary = |(run, recorded, _): (RunId, Option<Recorded>, i64)| {
-            let record = recorded?.record;
-            Some(RunSummary { run, status: record.status, submitted_at: record.submitted_at })
+    /// The newest `max` runs that are kept and that this version can read, the newest first, and how many there are in all.
+    pub async fn list(&self, max: usize) -> Result<(Vec<RunSummary>, usize), StoreError> {
+        let mut newest: Vec<RunSummary> = Vec::new();
+        let mut total = 0;
+        let keep = |newest: &mut Vec<RunSummary>| {
+            newest.sort_by_key(|run| std::cmp::Reverse(run.submitted_at));
+            newest.truncate(max);
         };
-        let mut runs: Vec<_> = self.records().await?.into_iter().filter_map(summary).collect();
-        runs.sort_by_key(|run| std::cmp::Reverse(run.submitted_at));
-        Ok(runs)
+        let see = |run, Recorded { record, .. }: Recorded, _| {
+            total += 1;
+            newest.push(RunSummary { run, status: record.status, submitted_at: record.submitted_at });
+            if newest.len() >= max.saturating_mul(2).max(LIST_SORT_MIN) {
+                keep(&mut newest);
+            }
+        };
+        self.each(see).await?;
+        keep(&mut newest);
+        Ok((newest, total))
     }
 
     /// The message that writes a request into the history, once.

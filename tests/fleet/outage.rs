@@ -38,7 +38,7 @@ async fn a_caller_waits_through_an_outage_and_a_worker_can_be_stopped_in_it() {
     let _revived = Revived::start(&sources().find().await.unwrap(), &home.join("nats-embedded.conf"), port);
     let caller = caller.await.unwrap();
     assert_eq!(caller.code, Some(0), "{caller:?}");
-    let runs = server.store.runs.list().await.unwrap();
+    let (runs, _) = server.store.runs.list(10).await.unwrap();
     let record = server.store.runs.record(&runs[0].run).await.unwrap().unwrap().record;
     // The server gives the run out again when nobody could speak for it; more than that would be our own doing.
     assert!(record.takeovers <= 1, "one outage was counted {} times", record.takeovers);

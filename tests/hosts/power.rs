@@ -64,7 +64,7 @@ async fn cut(configuration: &Path) -> Option<(Disk, Confirmed)> {
     let mut results = Vec::new();
     until("goals to be acknowledged and runs to be finished", async || {
         results.clear();
-        for run in server.store.runs.list().await.unwrap() {
+        for run in server.store.runs.list(1_000).await.unwrap().0 {
             if run.status.terminal() {
                 results.push((run.run.clone(), result(&server, &run.run).await));
             }

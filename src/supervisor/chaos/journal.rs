@@ -84,12 +84,15 @@ pub(super) fn sandbox_folders() -> Vec<PathBuf> {
     ours.map(|entry| entry.path()).filter(forsaken).collect()
 }
 
-/// What is still there of a fleet that was stopped: processes that name its folder, and sandbox directories that were not
-/// there `before`. What ends by itself is given a moment.
+/// What is still there of a fleet that was stopped: processes that name its folder, sandboxes whose worker is gone, and their
+/// directories that were not there `before`. A sandbox's namespaces live as long as its processes. What ends by itself is
+/// given a moment.
 pub(super) async fn orphans(folder: &Path, before: &[PathBuf]) -> Vec<String> {
     let started = Instant::now();
     loop {
-        let processes = processes_of(folder).into_iter().map(|pid| format!("process {pid} is left"));
+        let ours = folder.display().to_string();
+        let is_orphan = |line: &str| line.contains(&ours) || names_forsaken_sandbox(line);
+        let processes = processes(is_orphan).into_iter().map(|pid| format!("process {pid} is left"));
         let new = sandbox_folders().into_iter().filter(|place| !before.contains(place));
         let left: Vec<String> = processes.chain(new.map(|place| format!("{} is left", place.display()))).collect();
         if left.is_empty() || started.elapsed() > Duration::from_secs(GONE_WAIT_S_MAX) {
@@ -99,14 +102,23 @@ pub(super) async fn orphans(folder: &Path, before: &[PathBuf]) -> Vec<String> {
     }
 }
 
-/// Processes with the folder's name in their command line.
-fn processes_of(folder: &Path) -> Vec<u32> {
-    let name = folder.display().to_string();
+/// True for the command line of a sandbox whose directory is gone, or is held by nobody.
+fn names_forsaken_sandbox(line: &str) -> bool {
+    let (place, prefix) = SANDBOXES;
+    let start = format!("{place}/{prefix}");
+    let Some((_, rest)) = line.split_once(&start) else { return false };
+    let name: String = rest.chars().take_while(char::is_ascii_alphanumeric).collect();
+    let directory = File::open(format!("{start}{name}"));
+    !name.is_empty() && (directory.is_err() || directory.is_ok_and(|directory| directory.try_lock().is_ok()))
+}
+
+/// Processes whose command line is such a one.
+fn processes(is_such: impl Fn(&str) -> bool) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
     let pids = entries.filter_map(|entry| entry.file_name().to_string_lossy().parse::<u32>().ok());
     let names_it = |pid: &u32| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).contains(&name)
+        is_such(&String::from_utf8_lossy(&line))
     };
     pids.filter(|pid| *pid != std::process::id()).filter(names_it).collect()
 }

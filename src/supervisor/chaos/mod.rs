@@ -9,7 +9,7 @@ mod faults;
 mod journal;
 mod story;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use self::audit::{Audit, Reference};
 use self::story::Story;
 use super::{Fleet, FleetConfig, FleetError};
 use crate::bus::{Bus, BusError, Embedded, EmbeddedConfig, Server, ServerSources, Storage, StreamSettings};
-use crate::store::{Store, StoreError};
+use crate::store::{Recorded, Store, StoreError};
 use crate::wire::subject::HEADER_KEY;
 use crate::wire::{Role, Root, RunId};
 
@@ -133,11 +133,12 @@ pub enum ChaosError {
 
 /// A private fleet and what is known of it.
 struct Arena {
-    folder: tempfile::TempDir,
-    server: Mutex<Embedded>,
+    fleet: Fleet,
     bus: Bus,
     store: Store,
-    fleet: Fleet,
+    server: Mutex<Embedded>,
+    // The last to go when the chaos is broken off: the others write to it.
+    folder: tempfile::TempDir,
 }
 
 /// Runs the chaos, and says to `say` what goes on, a line at a time.
@@ -258,18 +259,17 @@ impl Arena {
     async fn wait_for_all(&self, runs: &BTreeMap<RunId, Story>, wait: Duration) {
         let deadline = Instant::now() + wait;
         while Instant::now() < deadline {
-            let over = match self.store.runs.records().await {
-                Ok(records) => {
-                    let over = |run: &RunId| {
-                        records.iter().any(|(known, seen, _)| {
-                            known == run && seen.as_ref().is_some_and(|seen| seen.record.status.terminal())
-                        })
-                    };
-                    runs.keys().all(over)
+            let mut over = BTreeSet::new();
+            let see = |run, seen: Recorded, _| {
+                if seen.record.status.terminal() {
+                    over.insert(run);
                 }
-                Err(_) => false,
             };
-            if over && audit::left(&self.bus).await.is_ok_and(|left| left.is_empty()) {
+            let read = self.store.runs.each(see).await;
+            if read.is_ok()
+                && runs.keys().all(|run| over.contains(run))
+                && audit::left(&self.bus).await.is_ok_and(|left| left.is_empty())
+            {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(LOOK_MS)).await;
