@@ -24,7 +24,7 @@ pub(super) async fn gc(config: &Config, args: GcArgs) -> anyhow::Result<()> {
         out(&format!("{run} (replies or files without a run)"))?;
     }
     let verb = if args.dry_run { "would be removed" } else { "removed" };
-    let more = if swept.is_full() { "; there are more, do it again" } else { "" };
+    let more = if swept.full { "; there are more, do it again" } else { "" };
     say(&format!("{} runs and {} strays {verb}{more}", swept.runs.len(), swept.strays.len()));
     Ok(())
 }

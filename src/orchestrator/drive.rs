@@ -120,7 +120,13 @@ impl<'a> Drive<'a> {
     async fn end(&mut self, stopped: Stop) -> Result<Done, StoreError> {
         Ok(match stopped {
             Stop::Ended => Done::Ack,
-            Stop::Lost(lost) => forsaken(&lost),
+            Stop::Lost(lost) => {
+                // What we sent may have come after the tidying up of whoever ended the run.
+                if lost.superseded {
+                    finish::epilogue(&self.of.store, &self.lease.run, &self.lease.record).await?;
+                }
+                forsaken(&lost)
+            }
             Stop::Drain => {
                 match self.lease.write(&self.of.store, Point::Release, |record| record.owner = None).await? {
                     Ok(()) => Done::HandBack(Duration::ZERO),

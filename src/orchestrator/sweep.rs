@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::store::{Store, Swept};
+use crate::store::Store;
 
 /// Longest time between two sweeps.
 const SWEEP_S_MAX: u64 = 3_600;
@@ -25,7 +25,7 @@ pub async fn sweep(store: &Store, retention: Duration, stop: &CancellationToken)
         }
         let swept = store.janitor.sweep(retention, false).await;
         // A sweep that was full has left some over.
-        pause = if swept.as_ref().is_ok_and(Swept::is_full) { often } else { seldom };
+        pause = if swept.as_ref().is_ok_and(|swept| swept.full) { often } else { seldom };
         match swept {
             Ok(swept) if swept.runs.is_empty() && swept.strays.is_empty() => {}
             Ok(swept) => tracing::info!(runs = swept.runs.len(), strays = swept.strays.len(), "removed what is over"),

@@ -35,13 +35,8 @@ pub struct Swept {
     pub runs: Vec<RunId>,
     /// Runs without a record, of which replies or files are left.
     pub strays: Vec<RunId>,
-}
-
-impl Swept {
     /// True when there may be more: a sweep removes so many and no more.
-    pub fn is_full(&self) -> bool {
-        self.runs.len().max(self.strays.len()) >= SWEEP_RUNS_MAX
-    }
+    pub full: bool,
 }
 
 impl Janitor {
@@ -73,13 +68,15 @@ impl Janitor {
                 over.push((run, recorded));
             }
         }
+        swept.full = over.len() >= SWEEP_RUNS_MAX;
         // Only what is removed now is marked: the rest can still be tried again.
         for (run, recorded) in over {
             if dry_run || self.mark(&run, &recorded).await? {
                 swept.runs.push(run);
             }
         }
-        swept.strays = self.strays(before, &swept.runs).await?;
+        swept.strays = self.strays(before).await?;
+        swept.full |= swept.strays.len() >= SWEEP_RUNS_MAX;
         let nothing = swept.runs.is_empty() && swept.strays.is_empty();
         if !dry_run && !nothing {
             let ends = self.ends().await?;
@@ -110,8 +107,8 @@ impl Janitor {
     }
 
     /// Runs without a record of which something is older than `before`: replies and files of asks, what a door wrote before it
-    /// died, what came late. Not those that are being `removed`.
-    async fn strays(&self, before: i64, removed: &[RunId]) -> Result<Vec<RunId>, StoreError> {
+    /// died, what came late.
+    async fn strays(&self, before: i64) -> Result<Vec<RunId>, StoreError> {
         let root = &self.bus.root;
         let mut found = BTreeSet::new();
         let bucket = |name: String| (format!("KV_{name}"), format!("$KV.{name}.*.>"), 2);
@@ -127,14 +124,11 @@ impl Janitor {
             let runs = old.iter().filter_map(|subject| subject.split('.').nth(place)?.parse::<RunId>().ok());
             found.extend(runs);
         }
-        let removed: BTreeSet<_> = removed.iter().collect();
-        let mut strays = Vec::new();
-        for run in found.into_iter().filter(|run| !removed.contains(run)) {
-            if strays.len() < SWEEP_RUNS_MAX && !self.runs.is_kept(&run).await? {
-                strays.push(run);
-            }
-        }
-        Ok(strays)
+        let kept = |run: RunId| {
+            found.remove(&run);
+        };
+        self.runs.each_kept(kept).await?;
+        Ok(found.into_iter().take(SWEEP_RUNS_MAX).collect())
     }
 
     /// Where the streams that a run is kept in end now.

@@ -101,9 +101,10 @@ impl Runs {
         Ok(Some(Recorded { record: read(&entry.value, &entry.key, "run record")?, revision: entry.revision }))
     }
 
-    /// True when the run has a record, even one that this version cannot read.
-    pub async fn is_kept(&self, run: &RunId) -> Result<bool, StoreError> {
-        Ok(self.runs.get_from_leader(run.as_str()).await?.is_some())
+    /// Shows `see` every run that has a record, even one that this version cannot read.
+    pub async fn each_kept(&self, mut see: impl FnMut(RunId)) -> Result<(), StoreError> {
+        let run = |entry: Entry| entry.key.parse().map_or_else(|_| {}, &mut see);
+        Ok(self.runs.scan_heads(run).await?)
     }
 
     /// Writes the record over `revision`; `None` when somebody else wrote it meanwhile.

@@ -4,7 +4,6 @@
 //! the message; a handler cannot fail, because everything that can go wrong is a reply. On the stop signal slots stop
 //! pulling at once, finish what they have within the grace period, and hand the rest back to the queue.
 
-mod awake;
 mod delivery;
 mod door;
 mod heartbeat;
@@ -63,7 +62,6 @@ pub async fn serve(bus: &Bus, config: &WorkerConfig, handler: Arc<dyn Handler>, 
     let slots = TaskTracker::new();
     let grace_over = CancellationToken::new();
     let pulls = watch::Sender::new(0);
-    let awake = Arc::new(awake::Awake::start());
     for _ in 0..config.slots {
         let slot = slot::Slot {
             bus: bus.clone(),
@@ -72,7 +70,6 @@ pub async fn serve(bus: &Bus, config: &WorkerConfig, handler: Arc<dyn Handler>, 
             stop: stop.clone(),
             grace_over: grace_over.clone(),
             pulls: pulls.clone(),
-            awake: awake.clone(),
         };
         slots.spawn(slot.serve());
     }

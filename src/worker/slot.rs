@@ -14,9 +14,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::awake::Awake;
 use super::heartbeat::Heartbeat;
 use super::{Delivery, Done, Handler};
+use crate::bus::clock::since;
 use crate::bus::failpoint::{Side, hit};
 use crate::bus::{Bus, Point, Queue, Use};
 
@@ -46,7 +46,6 @@ pub(super) struct Slot {
     pub(super) grace_over: CancellationToken,
     /// Slots of this process that have a pull open.
     pub(super) pulls: watch::Sender<usize>,
-    pub(super) awake: Arc<Awake>,
 }
 
 impl Slot {
@@ -123,7 +122,9 @@ impl Slot {
     async fn leave(&self, last: Option<jetstream::Message>, ack_wait: Duration) {
         self.pulls.send_modify(|open| *open -= 1);
         let Some(message) = last else { return };
-        if self.overslept(ack_wait) {
+        let fresh = tokio::time::timeout(Duration::from_millis(LEAVING_MS), self.is_fresh(&message, ack_wait)).await;
+        if fresh != Ok(true) {
+            // It may have lain here while this process slept, and be with another holder by now.
             return;
         }
         self.closed_pulls().await;
@@ -131,18 +132,16 @@ impl Slot {
         sent.unwrap_or_else(|error| tracing::debug!("not handed back: {error}"));
     }
 
-    /// True when a message that came just now may have lain here while this process slept, and be with another holder.
-    fn overslept(&self, ack_wait: Duration) -> bool {
-        self.awake.slept() > ack_wait / 2
+    /// True for a message that the server stored, and so gave to this waiting slot, a moment ago.
+    async fn is_fresh(&self, message: &jetstream::Message, ack_wait: Duration) -> bool {
+        let (Ok(info), Ok(now)) = (message.info(), self.bus.server_now().await) else { return false };
+        let stored = i64::try_from(info.published.unix_timestamp_nanos()).unwrap_or(0);
+        info.delivered == 1 && since(now, stored) < ack_wait / 2
     }
 
     /// Handles one message; the acknowledgement, if there is one to send, goes on in the task that is returned.
     async fn handle(&self, message: jetstream::Message, ack_wait: Duration) -> Option<JoinHandle<()>> {
         let subject = message.subject.clone();
-        if self.overslept(ack_wait) {
-            tracing::info!(%subject, "a message that came while this process slept is left to whoever has it now");
-            return None;
-        }
         let reply = message.reply.clone().unwrap_or_else(|| subject.clone());
         let (delivery, acker) = match Delivery::open(&self.bus.root, message) {
             Ok(opened) => opened,
@@ -159,8 +158,8 @@ impl Slot {
         let handled = AssertUnwindSafe(self.handler.handle(&delivery, &self.stop)).catch_unwind();
         let done = tokio::select! {
             done = handled => done.unwrap_or_else(|_| {
-                // Said nothing, it comes again, and is given up in the end if it breaks everybody.
-                tracing::error!(%subject, "the handler of a message broke; the log above says how");
+                // Nothing is said about it, so it comes again; who breaks on every delivery is told by the log.
+                tracing::error!(%subject, "the handler of a message broke; the lines above say how");
                 Done::Forget
             }),
             () = self.grace_over.cancelled() => Done::HandBack(Duration::ZERO),

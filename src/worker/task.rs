@@ -8,7 +8,6 @@ use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
 use super::{Delivery, Done, Handler};
-use crate::bus::clock::nanos;
 use crate::bus::{Bus, BusError, Point};
 use crate::store::{Store, StoreError, Stored};
 use crate::wire::{self, DeadLetter, Event, EventKind, Failure, FailureKind, Outcome, Reply, Task};
@@ -139,23 +138,6 @@ impl TaskHandler {
         }
     }
 
-    /// Puts a task of a newer version on the schedule, from which it comes to the queue as a new message: handed back, it would
-    /// be taken for one that kills its workers after a few rounds among the older ones.
-    async fn leave_to_newer(&self, delivery: &Delivery) -> Done {
-        let pause = Duration::from_secs(NEWER_VERSION_S);
-        let stored = async {
-            let at = self.bus.server_now().await?.saturating_add(nanos(pause));
-            self.bus.store(self.bus.later(at, &delivery.to, delivery.payload.clone())).await
-        };
-        match stored.await {
-            Ok(_) => Done::Ack,
-            Err(error) => {
-                tracing::warn!("a task of a newer version is handed back: {:#}", anyhow::Error::from(error));
-                Done::HandBack(pause)
-            }
-        }
-    }
-
     async fn publish(&self, reply: &Reply) -> Done {
         for _ in 0..PUBLISH_ROUNDS_MAX {
             match self.store.results.publish(Point::Reply, reply).await {
@@ -181,7 +163,7 @@ impl Handler for TaskHandler {
     async fn handle(&self, delivery: &Delivery, _stop: &CancellationToken) -> Done {
         if wire::version_of(&delivery.payload).is_some_and(|version| version > wire::WIRE_VERSION) {
             tracing::info!(task = %delivery.to.task, "a task of a newer version is left to a newer worker");
-            return self.leave_to_newer(delivery).await;
+            return Done::HandBack(Duration::from_secs(NEWER_VERSION_S));
         }
         if !is_first(delivery) {
             match self.store.results.get(&delivery.to).await {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -75,26 +76,37 @@ fn attempt(line: &str) -> Option<String> {
     Some(format!("{}.{}.{}", field("run")?, field("task")?, field("attempt")?))
 }
 
-/// The sandbox directories on this machine that no living worker holds.
-pub(super) fn sandbox_folders() -> Vec<PathBuf> {
-    let (place, prefix) = SANDBOXES;
-    let entries = std::fs::read_dir(place).into_iter().flatten().filter_map(Result::ok);
-    let ours = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
-    let forsaken = |path: &PathBuf| File::open(path).is_ok_and(|directory| directory.try_lock().is_ok());
-    ours.map(|entry| entry.path()).filter(forsaken).collect()
+/// What lies about on this machine of sandboxes that nobody holds.
+pub(super) struct Forsaken {
+    folders: Vec<PathBuf>,
+    processes: Vec<u32>,
 }
 
-/// What is still there of a fleet that was stopped: processes that name its folder, sandboxes whose worker is gone, and their
-/// directories that were not there `before`. A sandbox's namespaces live as long as its processes. What ends by itself is
-/// given a moment.
-pub(super) async fn orphans(folder: &Path, before: &[PathBuf]) -> Vec<String> {
+impl Forsaken {
+    /// What there is now.
+    pub(super) fn now() -> Self {
+        let (place, prefix) = SANDBOXES;
+        let entries = std::fs::read_dir(place).into_iter().flatten().filter_map(Result::ok);
+        let ours = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
+        let forsaken = |path: &PathBuf| File::open(path).is_ok_and(|directory| directory.try_lock().is_ok());
+        let folders = ours.map(|entry| entry.path()).filter(forsaken).collect();
+        Self { folders, processes: processes(names_forsaken_sandbox) }
+    }
+}
+
+/// What is still there of a fleet that was stopped: processes that name its folder, and of sandboxes what was not there
+/// `before`. A sandbox's namespaces live as long as its processes; where there are none (the Landlock tier), a process that tests
+/// started does not name its directory and is not seen. What ends by itself is given a moment.
+pub(super) async fn orphans(folder: &Path, before: &Forsaken) -> Vec<String> {
     let started = Instant::now();
+    let ours = folder.display().to_string();
     loop {
-        let ours = folder.display().to_string();
-        let is_orphan = |line: &str| line.contains(&ours) || names_forsaken_sandbox(line);
-        let processes = processes(is_orphan).into_iter().map(|pid| format!("process {pid} is left"));
-        let new = sandbox_folders().into_iter().filter(|place| !before.contains(place));
-        let left: Vec<String> = processes.chain(new.map(|place| format!("{} is left", place.display()))).collect();
+        let now = Forsaken::now();
+        let processes = processes(|line| line.contains(&ours)).into_iter().chain(now.processes);
+        let processes = processes.filter(|pid| !before.processes.contains(pid));
+        let folders = now.folders.into_iter().filter(|place| !before.folders.contains(place));
+        let left = processes.map(|pid| format!("process {pid} is left"));
+        let left: Vec<String> = left.chain(folders.map(|place| format!("{} is left", place.display()))).collect();
         if left.is_empty() || started.elapsed() > Duration::from_secs(GONE_WAIT_S_MAX) {
             return left;
         }
@@ -108,8 +120,12 @@ fn names_forsaken_sandbox(line: &str) -> bool {
     let start = format!("{place}/{prefix}");
     let Some((_, rest)) = line.split_once(&start) else { return false };
     let name: String = rest.chars().take_while(char::is_ascii_alphanumeric).collect();
-    let directory = File::open(format!("{start}{name}"));
-    !name.is_empty() && (directory.is_err() || directory.is_ok_and(|directory| directory.try_lock().is_ok()))
+    let forsaken = match File::open(format!("{start}{name}")) {
+        Ok(directory) => directory.try_lock().is_ok(),
+        // Another user's cannot be looked at.
+        Err(error) => error.kind() == ErrorKind::NotFound,
+    };
+    !name.is_empty() && forsaken
 }
 
 /// Processes whose command line is such a one.

@@ -146,7 +146,7 @@ struct Arena {
 /// # Errors
 /// When the fleet cannot be had; what the chaos did to the runs is never an error but in the report.
 pub async fn chaos(config: &ChaosConfig, say: &(dyn Fn(&str) + Sync)) -> Result<ChaosReport, ChaosError> {
-    let before = journal::sandbox_folders();
+    let before = journal::Forsaken::now();
     let arena = Arena::start(config).await?;
     let mut references = BTreeMap::new();
     for story in Story::ALL {
@@ -277,7 +277,7 @@ impl Arena {
     }
 
     /// Ends the fleet, then the server; tells what the workers did, and names what did not go.
-    async fn stop(self, before: &[PathBuf]) -> Result<(journal::Journal, Vec<String>), ChaosError> {
+    async fn stop(self, before: &journal::Forsaken) -> Result<(journal::Journal, Vec<String>), ChaosError> {
         let Self { folder, server, bus, fleet, .. } = self;
         fleet.stop().await;
         if let Err(error) = bus.client.drain().await {
