@@ -192,10 +192,11 @@ impl Bus {
             ..base(root.dead_stream(), root.all_dead())
         };
         let events = Config {
+            subjects: root.kept_events(),
             discard: DiscardPolicy::Old,
             max_age: EVENTS_AGE,
             max_bytes: EVENTS_BYTES_MAX,
-            ..base(root.events_stream(), root.all_events())
+            ..base(root.events_stream(), String::new())
         };
         // Buckets as the key-value layer lays them out, but without rollups: one roll-up header could empty a bucket.
         let bucket = |name: String| Config {

@@ -10,9 +10,10 @@ use serde::Deserialize;
 
 use super::args::{Global, ModelArgs};
 use super::exit::{Exit, ended};
+use super::models;
 use crate::bus::failpoint::{self, Fault};
 use crate::bus::{Credentials, Server, ServerSources, StreamSettings};
-use crate::model::{ModelSettings, ProviderSettings};
+use crate::model::{ModelOptions, ModelSettings};
 use crate::orchestrator::{Rules, RunSettings};
 use crate::roles::RoleSet;
 use crate::sandbox::{Choice, Python};
@@ -63,17 +64,23 @@ pub(super) struct Config {
     /// The command that edits a text.
     pub(super) editor: Option<String>,
     models: ModelSettings,
+    /// How models are asked.
+    pub(super) model_options: ModelOptions,
     file: Option<PathBuf>,
 }
 
 /// What a configuration file may say.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct File {
+pub(super) struct File {
     server: Option<String>,
     root: Option<String>,
-    model: Option<String>,
-    base_url: Option<String>,
+    pub(super) model: Option<String>,
+    pub(super) base_url: Option<String>,
+    pub(super) first_byte_s: Option<u64>,
+    pub(super) read_s: Option<u64>,
+    pub(super) provider_calls_max: HashMap<String, usize>,
+    pub(super) model_calls_max: HashMap<String, usize>,
     roles: Option<PathBuf>,
     sandbox: Option<String>,
     python: Option<PathBuf>,
@@ -118,7 +125,8 @@ impl Config {
             },
             python: variable_of("OARLOCK_PYTHON").map(PathBuf::from).or_else(|| file.python.clone()),
             editor: variable_of("VISUAL").or_else(|| variable_of("EDITOR")),
-            models: model_settings(&file),
+            models: models::settings(&file),
+            model_options: models::options(&file)?,
             roles,
             cache,
             file: path,
@@ -153,11 +161,11 @@ impl Config {
     }
 }
 
-fn variable_of(name: &str) -> Option<String> {
+pub(super) fn variable_of(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.trim().is_empty())
 }
 
-fn usage(error: impl std::fmt::Display) -> anyhow::Error {
+pub(super) fn usage(error: impl std::fmt::Display) -> anyhow::Error {
     ended(Exit::Usage, error.to_string())
 }
 
@@ -232,7 +240,7 @@ fn cache_folder() -> PathBuf {
     folder.unwrap_or_else(std::env::temp_dir).join("oarlock")
 }
 
-fn number<T: std::str::FromStr>(variable: &str, file: Option<T>) -> anyhow::Result<Option<T>> {
+pub(super) fn number<T: std::str::FromStr>(variable: &str, file: Option<T>) -> anyhow::Result<Option<T>> {
     match variable_of(variable) {
         None => Ok(file),
         Some(text) => {
@@ -308,21 +316,4 @@ fn by_role<T: Copy>(table: &HashMap<String, T>, name: &str) -> anyhow::Result<Ha
         Err(error) => Err(usage(format!("configuration table [{name}]: {error}"))),
     };
     table.iter().map(entry).collect()
-}
-
-fn model_settings(file: &File) -> ModelSettings {
-    let provider = |prefix: &str| ProviderSettings {
-        base_url: variable_of(&format!("{prefix}_BASE_URL")),
-        api_key: variable_of(&format!("{prefix}_API_KEY")),
-        model: variable_of(&format!("{prefix}_MODEL")),
-    };
-    ModelSettings {
-        model: variable_of("OARLOCK_MODEL").or_else(|| file.model.clone()),
-        base_url: variable_of("OARLOCK_BASE_URL").or_else(|| file.base_url.clone()),
-        openai: provider("OPENAI"),
-        anthropic: provider("ANTHROPIC"),
-        gemini: provider("GEMINI"),
-        ollama: provider("OLLAMA"),
-        ..ModelSettings::default()
-    }
 }

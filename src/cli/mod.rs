@@ -17,6 +17,7 @@ mod exit;
 mod fleet;
 mod interrupt;
 mod logging;
+mod models;
 mod progress;
 mod ps;
 mod retry;

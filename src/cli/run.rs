@@ -123,7 +123,7 @@ pub(super) async fn model_source(config: &Config, args: &ModelArgs) -> anyhow::R
     let chosen = chosen.map_err(|error| ended(Exit::Usage, format!("failed to {:#}", anyhow::Error::from(error))))?;
     match chosen {
         Some(choice) => {
-            model::open(&choice.spec)
+            model::open(&choice.spec, &config.model_options)
                 .map_err(|error| ended(Exit::Usage, format!("failed to {:#}", anyhow::Error::from(error))))?;
             say(&format!("model {}/{}: {}", choice.spec.provider.id(), choice.spec.model, choice.why));
             Ok(ModelSource::Model(Box::new(choice)))

@@ -55,7 +55,7 @@ pub(super) async fn serve(config: &Config, role: Role, args: &WorkerArgs) -> any
         _ => {
             let tester = (role == Role::Qa).then(|| tester(config));
             let model = model_of(config, role, &args.model, scripted.clone()).await?;
-            let desk = Desk { definition: definition.clone(), store: store.clone(), model, tester };
+            let desk = Desk { definition: definition.clone(), bus: bus.clone(), store: store.clone(), model, tester };
             let limit = config.runs.limits.get(&role).copied().unwrap_or(definition.limits.time());
             let handler = TaskHandler::new(&bus, &store, Arc::new(desk), name.clone());
             (Arc::new(handler), vec![ask_door(&bus, &store, role, limit)])
@@ -186,7 +186,7 @@ async fn model_of(
         return Ok(Err(no_model(role)));
     };
     tracing::info!("model {}/{}: {}", choice.spec.provider.id(), choice.spec.model, choice.why);
-    match model::open(&choice.spec) {
+    match model::open(&choice.spec, &config.model_options) {
         Ok(model) => Ok(Ok(model)),
         Err(error @ ModelError::Auth { .. }) => {
             let failure = of_model(role, error);

@@ -7,11 +7,12 @@ use serde_json::{Map, Value, json};
 
 use super::answer::Answer;
 use super::schema::for_vendor;
+use super::stream::Partial;
 use super::{Author, ChatRequest, Finish, ModelSpec};
 use crate::wire::Usage;
 
 /// The body of a request.
-pub(super) fn body(spec: &ModelSpec, request: &ChatRequest, with_schema: bool) -> Value {
+pub(super) fn body(spec: &ModelSpec, request: &ChatRequest, with_schema: bool, streamed: bool) -> Value {
     let messages: Vec<Value> = request
         .messages
         .iter()
@@ -24,6 +25,9 @@ pub(super) fn body(spec: &ModelSpec, request: &ChatRequest, with_schema: bool) -
         })
         .collect();
     let mut body = json!({"model": spec.model, "max_tokens": request.max_output_tokens, "messages": messages});
+    if streamed {
+        body["stream"] = true.into();
+    }
     if !request.system.is_empty() {
         body["system"] = request.system.as_str().into();
     }
@@ -41,17 +45,46 @@ pub(super) fn read(reply: &Map<String, Value>) -> Result<Answer, &'static str> {
         .filter(|block| block.get("type").and_then(Value::as_str) == Some("text"))
         .filter_map(|block| block.get("text").and_then(Value::as_str))
         .collect();
-    let finish = match reply.get("stop_reason").and_then(Value::as_str) {
-        Some("end_turn" | "stop_sequence") | None => Finish::Stop,
-        Some("max_tokens" | "model_context_window_exceeded") => Finish::Length,
-        Some("refusal") => Finish::Refusal,
-        Some(other) => Finish::Other(other.to_owned()),
-    };
+    let finish = reply.get("stop_reason").and_then(finish_of).unwrap_or(Finish::Stop);
     Ok(Answer {
         text,
         finish,
         usage: reply.get("usage").and_then(usage_of),
         model: reply.get("model").and_then(Value::as_str).map(str::to_owned),
+    })
+}
+
+/// Takes one event of a stream. The usage comes in two parts: what was read with the first event, what was written with
+/// the last but one.
+pub(super) fn chunk(event: &Map<String, Value>, partial: &mut Partial) {
+    let at = |one: &str, two: &str| event.get(one)?.get(two);
+    match event.get("type").and_then(Value::as_str) {
+        Some("message_start") => {
+            partial.usage = at("message", "usage").and_then(usage_of);
+            partial.model = at("message", "model").and_then(Value::as_str).map(str::to_owned);
+        }
+        Some("content_block_delta") => {
+            partial.say(at("delta", "text").and_then(Value::as_str).unwrap_or_default());
+        }
+        Some("message_delta") => {
+            partial.finish = at("delta", "stop_reason").and_then(finish_of).or(partial.finish.take());
+            let written = at("usage", "output_tokens").and_then(Value::as_u64);
+            if let (Some(usage), Some(written)) = (&mut partial.usage, written) {
+                usage.output = written;
+            }
+        }
+        Some("message_stop") => partial.end(),
+        _ => {}
+    }
+}
+
+fn finish_of(reason: &Value) -> Option<Finish> {
+    Some(match reason.as_str()? {
+        "end_turn" | "stop_sequence" => Finish::Stop,
+        "max_tokens" | "model_context_window_exceeded" => Finish::Length,
+        "refusal" => Finish::Refusal,
+        "pause_turn" => Finish::Paused,
+        other => Finish::Other(other.to_owned()),
     })
 }
 

@@ -6,11 +6,9 @@
 
 use std::time::Duration;
 
-use reqwest::Url;
-use serde_json::{Map, Value};
-use tokio::time::timeout;
-
 use super::error::ModelError;
+use super::listing::{models, shown};
+use super::options::Waits;
 use super::provider::Provider;
 use super::spec::{ApiKey, ModelSpec};
 use super::transport::Transport;
@@ -33,8 +31,6 @@ const LLAMA_SERVER_URL: &str = "http://127.0.0.1:8080";
 const PROBE_MS_MAX: u64 = 200;
 /// How long a server has to list its models when the user named it.
 const LIST_S_MAX: u64 = 10;
-/// Models that a message lists.
-const LISTED_MAX: usize = 8;
 /// Parts of the names of models that do not chat.
 const NOT_CHAT: [&str; 2] = ["embed", "rerank"];
 
@@ -217,45 +213,15 @@ async fn first_model(
     limit: Duration,
 ) -> Result<(String, String), ModelError> {
     let base = spec.base()?;
-    let transport = Transport::new(spec, &base)?;
-    let list = match timeout(limit, transport.get(list_url(spec.provider, &base)?)).await {
-        Ok(list) => names(&list?),
-        Err(_) => {
-            return Err(ModelError::Timeout { peer: transport.peer().clone(), limit });
-        }
-    };
+    let transport = Transport::new(spec, &base, Waits::default())?;
+    let list = models(&transport, spec.provider, &base, limit).await?;
     let chats = |name: &&String| !NOT_CHAT.iter().any(|part| name.contains(part));
-    let shown = list.iter().take(LISTED_MAX).cloned().collect::<Vec<_>>().join(", ");
-    let more = if list.len() > LISTED_MAX { ", …" } else { "" };
+    let shown = shown(&list).join(", ");
     let preferred = preferred.and_then(|preferred| list.iter().find(|name| name.as_str() == preferred));
     match preferred.or_else(|| list.iter().find(chats)) {
         Some(model) if list.len() == 1 => Ok((model.clone(), format!("{model} is its only model"))),
-        Some(model) => Ok((model.clone(), format!("{model} taken of its models: {shown}{more}"))),
+        Some(model) => Ok((model.clone(), format!("{model} taken of its models: {shown}"))),
         None if list.is_empty() => Err(transport.garbled("it lists no model; name one")),
-        None => Err(transport.garbled(format!("it lists no chat model, only {shown}{more}; name one"))),
+        None => Err(transport.garbled(format!("it lists no chat model, only {shown}; name one"))),
     }
-}
-
-fn list_url(provider: Provider, base: &Url) -> Result<Url, ModelError> {
-    let mut url = base.clone();
-    if provider == Provider::Ollama {
-        // Its own list is in order of use; the compatible one is not.
-        let path = url.path().trim_end_matches("/v1").to_owned();
-        url.set_path(&format!("{path}/api/tags"));
-    } else {
-        url.set_path(&format!("{}/models", base.path()));
-    }
-    Ok(url)
-}
-
-/// Names in the lists of OpenAI and Anthropic (`data[].id`) and of Ollama and Gemini (`models[].name`).
-fn names(list: &Map<String, Value>) -> Vec<String> {
-    let items = |key: &str| list.get(key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let data = items("data").iter().filter_map(|item| item.get("id")?.as_str());
-    let models = items("models").iter().filter_map(|item| item.get("name")?.as_str());
-    let named: Vec<String> = data.map(str::to_owned).collect();
-    if !named.is_empty() {
-        return named;
-    }
-    models.map(|name| name.strip_prefix("models/").unwrap_or(name).to_owned()).collect()
 }

@@ -77,8 +77,38 @@ impl Refusal {
                 let (said, retry) = (format!("{status}: {said}"), should_retry.unwrap_or(true));
                 ModelError::Unavailable { peer, status: Some(status), said, retry_after, retry, source: None }
             }
+            _ if should_retry == Some(true) => {
+                let said = format!("{status}: {said}");
+                ModelError::Unavailable { peer, status: Some(status), said, retry_after, retry: true, source: None }
+            }
             _ => ModelError::BadRequest { peer, status, said },
         }
+    }
+}
+
+/// The status that an error would have had as an answer of its own: some servers send it with status 200, or in the midst
+/// of a stream.
+pub(super) fn status_of(error: &Value) -> u16 {
+    let number = ["code", "status"].iter().find_map(|name| match error.get(*name)? {
+        Value::Number(number) => number.as_u64(),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    });
+    if let Some(status) = number.filter(|status| (400..600).contains(status)) {
+        return status as u16;
+    }
+    let word = |name: &str| error.get(name).and_then(Value::as_str).unwrap_or_default();
+    let is = |words: &[&str]| words.contains(&word("type")) || words.contains(&word("code"));
+    match () {
+        () if is(&["rate_limit_error", "rate_limit_exceeded", "insufficient_quota", "billing_error"]) => 429,
+        () if is(&["overloaded_error"]) => 529,
+        () if is(&["timeout_error"]) => 504,
+        () if is(&["authentication_error", "invalid_api_key"]) => 401,
+        () if is(&["permission_error"]) => 403,
+        () if is(&["not_found_error", "model_not_found"]) => 404,
+        () if is(&["invalid_request_error", "exceed_context_size_error"]) => 400,
+        () if is(&["api_error", "server_error"]) => 500,
+        () => 502,
     }
 }
 
@@ -155,6 +185,9 @@ mod tests {
     fn the_server_has_the_last_word_on_retrying() {
         assert!(!read(529, &[("x-should-retry", "false")], "{}").is_transient());
         assert!(!read(429, &[("x-should-retry", "false")], "{}").is_transient());
+        assert!(read(422, &[("x-should-retry", "true")], "{}").is_transient());
+        let quota = r#"{"error":{"code":"insufficient_quota"}}"#;
+        assert!(!read(429, &[("x-should-retry", "true")], quota).is_transient());
     }
 
     #[test]

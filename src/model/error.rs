@@ -101,6 +101,44 @@ pub enum ModelError {
         /// The time that was allowed.
         limit: Duration,
     },
+    /// A server that took the request and then said nothing for too long.
+    #[error("ask {peer}: {silence} for {} s; {}", limit.as_secs_f32(), silence.hint())]
+    Silent {
+        /// Whom we asked.
+        peer: Arc<Peer>,
+        /// What did not come.
+        silence: Silence,
+        /// The time that was allowed.
+        limit: Duration,
+    },
+    /// This process has as many calls under way as it may have.
+    #[error(
+        "ask {peer}: no place within {} s among the {max} calls that {limit} allows at the same time; \
+         raise it or run fewer workers",
+        waited.as_secs_f32()
+    )]
+    Busy {
+        /// Whom we wanted to ask.
+        peer: Arc<Peer>,
+        /// Name of the setting.
+        limit: &'static str,
+        /// Its value.
+        max: usize,
+        /// How long we waited.
+        waited: Duration,
+    },
+    /// The server does not have this model.
+    #[error("ask {peer}: the server does not have this model ({status}: {said}); it has {}; name one of them", has.join(", "))]
+    UnknownModel {
+        /// Whom we asked.
+        peer: Arc<Peer>,
+        /// HTTP status.
+        status: u16,
+        /// What the server said.
+        said: String,
+        /// The first of the models that it has.
+        has: Vec<String>,
+    },
     /// The server understood, and will not answer this.
     #[error("ask {peer}: the request was refused ({status}: {said}); {}", request_hint(*status))]
     BadRequest {
@@ -122,9 +160,54 @@ pub enum ModelError {
         /// What is wrong with it, with its first characters.
         why: String,
     },
+    /// The answer ended before it was whole.
+    #[error("ask {peer}: the answer broke off ({why}); try again, and look at the server's log if it goes on")]
+    Truncated {
+        /// Whom we asked.
+        peer: Arc<Peer>,
+        /// What happened.
+        why: String,
+        /// What the network library reported.
+        source: Option<reqwest::Error>,
+    },
+    /// A piece of a streamed answer cannot be read.
+    #[error("ask {peer}: a part of the answer cannot be read ({why}); try again, or ask another server")]
+    Malformed {
+        /// Whom we asked.
+        peer: Arc<Peer>,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The script cannot answer this request.
     #[error("answer from the script")]
     Script(#[from] ScriptError),
+}
+
+/// What a server owed us when it fell silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silence {
+    /// Its first word.
+    FirstByte,
+    /// The next one.
+    Between,
+}
+
+impl Silence {
+    fn hint(self) -> &'static str {
+        match self {
+            Self::FirstByte => "raise first_byte_s if the model needs longer to read its prompt",
+            Self::Between => "raise read_s if the model pauses that long",
+        }
+    }
+}
+
+impl fmt::Display for Silence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::FirstByte => "not a word",
+            Self::Between => "nothing more",
+        })
+    }
 }
 
 impl ModelError {
@@ -140,7 +223,7 @@ impl ModelError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::RateLimited { retry, .. } | Self::Unavailable { retry, .. } => *retry,
-            Self::Timeout { .. } => true,
+            Self::Timeout { .. } | Self::Silent { .. } | Self::Truncated { .. } => true,
             _ => false,
         }
     }

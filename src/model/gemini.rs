@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::answer::Answer;
 use super::schema::for_vendor;
+use super::stream::Partial;
 use super::{Author, ChatRequest, Finish};
 use crate::wire::Usage;
 
@@ -39,24 +40,58 @@ pub(super) fn body(request: &ChatRequest, with_schema: bool) -> Value {
 pub(super) fn read(reply: &Map<String, Value>) -> Result<Answer, &'static str> {
     let usage = reply.get("usageMetadata").and_then(usage_of);
     let model = reply.get("modelVersion").and_then(Value::as_str).map(str::to_owned);
-    let Some(candidate) = reply.get("candidates").and_then(|candidates| candidates.get(0)) else {
-        let feedback = reply.get("promptFeedback").and_then(|feedback| feedback.get("blockReason"));
-        let reason = feedback.and_then(Value::as_str).ok_or("it has no candidates")?;
+    let Some(candidate) = candidate_of(reply) else {
+        let reason = blocked(reply).ok_or("it has no candidates")?;
         return Ok(Answer { text: reason.to_owned(), finish: Finish::Refusal, usage, model });
     };
+    Ok(Answer { text: text_of(candidate), finish: finish_of(candidate).unwrap_or(Finish::Stop), usage, model })
+}
+
+/// Takes one event of a stream; each has the form of a whole reply, and the usage so far.
+pub(super) fn chunk(event: &Map<String, Value>, partial: &mut Partial) {
+    partial.usage = event.get("usageMetadata").and_then(usage_of).or(partial.usage);
+    if let Some(model) = event.get("modelVersion").and_then(Value::as_str) {
+        partial.model = Some(model.to_owned());
+    }
+    match candidate_of(event) {
+        Some(candidate) => {
+            partial.say(&text_of(candidate));
+            partial.finish = finish_of(candidate).or(partial.finish.take());
+        }
+        None => {
+            if let Some(reason) = blocked(event) {
+                partial.refusal = reason.to_owned();
+                partial.finish = Some(Finish::Refusal);
+            }
+        }
+    }
+}
+
+fn candidate_of(reply: &Map<String, Value>) -> Option<&Value> {
+    reply.get("candidates")?.get(0)
+}
+
+/// Why the prompt was refused.
+fn blocked(reply: &Map<String, Value>) -> Option<&str> {
+    reply.get("promptFeedback")?.get("blockReason")?.as_str()
+}
+
+fn text_of(candidate: &Value) -> String {
     let parts = candidate.pointer("/content/parts").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let text = parts
+    parts
         .iter()
         .filter(|part| part.get("thought").and_then(Value::as_bool) != Some(true))
         .filter_map(|part| part.get("text").and_then(Value::as_str))
-        .collect();
-    let finish = match candidate.get("finishReason").and_then(Value::as_str) {
-        Some("STOP") | None => Finish::Stop,
-        Some("MAX_TOKENS") => Finish::Length,
-        Some("SAFETY" | "RECITATION" | "BLOCKLIST" | "PROHIBITED_CONTENT" | "SPII" | "LANGUAGE") => Finish::Refusal,
-        Some(other) => Finish::Other(other.to_owned()),
-    };
-    Ok(Answer { text, finish, usage, model })
+        .collect()
+}
+
+fn finish_of(candidate: &Value) -> Option<Finish> {
+    Some(match candidate.get("finishReason")?.as_str()? {
+        "STOP" => Finish::Stop,
+        "MAX_TOKENS" => Finish::Length,
+        "SAFETY" | "RECITATION" | "BLOCKLIST" | "PROHIBITED_CONTENT" | "SPII" | "LANGUAGE" => Finish::Refusal,
+        other => Finish::Other(other.to_owned()),
+    })
 }
 
 fn usage_of(usage: &Value) -> Option<Usage> {

@@ -3,33 +3,46 @@
 //! The three wire formats are written out in `openai.rs`, `anthropic.rs` and `gemini.rs`; what they share is here. The
 //! protocol is what the settings say and is never guessed from the model's name, and the name is sent as given.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use reqwest::Url;
 use serde_json::Value;
 
-use super::error::ModelError;
+use super::answer::Answer;
+use super::error::{ModelError, Peer};
+use super::listing::{models, shown};
+use super::options::Waits;
+use super::progress::Progress;
 use super::provider::Provider;
 use super::spec::ModelSpec;
-use super::transport::Transport;
+use super::stream::{Partial, is_about_streaming};
+use super::transport::{Streamed, Transport};
 use super::{ChatModel, ChatReply, ChatRequest, anthropic, estimate_usage, gemini, openai};
+
+/// How long a server has to list its models when it does not have the one that was asked for.
+const LIST_S_MAX: u64 = 5;
 
 /// A model at a server. One request is one HTTP request; wrap it in [`super::Retrying`] for more patience.
 pub struct HttpModel {
     spec: ModelSpec,
     name: String,
+    base: Url,
     url: Url,
     transport: Transport,
     /// Set once the server has refused a schema: from then on the prompt carries it.
     schema_refused: AtomicBool,
+    /// Set once the server has refused to stream.
+    stream_refused: AtomicBool,
 }
 
 impl HttpModel {
     /// Prepares to ask; nothing is sent yet. Fails on a bad base URL, and without a key at a vendor's own address.
-    pub fn new(spec: &ModelSpec) -> Result<Self, ModelError> {
+    pub fn new(spec: &ModelSpec, waits: Waits) -> Result<Self, ModelError> {
         let base = spec.base()?;
-        let transport = Transport::new(spec, &base)?;
+        let transport = Transport::new(spec, &base, waits)?;
         if spec.model.trim().is_empty() {
             return Err(ModelError::Settings(format!("no model is named for {}; name one", spec.provider)));
         }
@@ -39,53 +52,130 @@ impl HttpModel {
         }
         Ok(Self {
             name: format!("{}/{}", spec.provider.id(), spec.model),
-            url: completion_url(spec, base)?,
+            url: completion_url(spec, base.clone())?,
+            base,
             transport,
             spec: spec.clone(),
             schema_refused: AtomicBool::new(false),
+            stream_refused: AtomicBool::new(false),
         })
     }
 
+    /// Whom this asks.
+    pub(super) fn peer(&self) -> &Arc<Peer> {
+        self.transport.peer()
+    }
+
+    /// Asks, and once more without what the server turns out not to have.
     async fn ask(&self, request: &ChatRequest) -> Result<ChatReply, ModelError> {
-        let native = request.schema.is_some() && !self.schema_refused.load(Ordering::Relaxed);
-        match self.ask_once(request, native).await {
-            Err(ModelError::BadRequest { said, .. }) if native && is_about_schema(&said) => {
-                tracing::warn!(model = %self.name, said, "schema refused; the prompt carries it instead");
-                let reply = self.ask_once(request, false).await?;
-                self.schema_refused.store(true, Ordering::Relaxed);
-                Ok(reply)
+        let mut way = Way {
+            schema: request.schema.is_some() && !self.schema_refused.load(Ordering::Relaxed),
+            stream: request.progress.is_some() && !self.stream_refused.load(Ordering::Relaxed),
+        };
+        let first = way;
+        loop {
+            let error = match self.ask_once(request, way).await {
+                Ok(reply) => {
+                    self.schema_refused.fetch_or(first.schema && !way.schema, Ordering::Relaxed);
+                    self.stream_refused.fetch_or(first.stream && !way.stream, Ordering::Relaxed);
+                    return Ok(reply);
+                }
+                Err(error) => error,
+            };
+            if way.schema && is_about_schema(&error) {
+                tracing::warn!(model = %self.name, %error, "schema refused; the prompt carries it instead");
+                way.schema = false;
+            } else if way.stream && is_about_streaming(&error) {
+                tracing::warn!(model = %self.name, %error, "streaming refused; answers come in one piece");
+                way.stream = false;
+            } else {
+                return Err(self.with_models(error).await);
             }
-            outcome => outcome,
         }
     }
 
-    async fn ask_once(&self, request: &ChatRequest, native_schema: bool) -> Result<ChatReply, ModelError> {
+    async fn ask_once(&self, request: &ChatRequest, way: Way) -> Result<ChatReply, ModelError> {
         let prompted = match &request.schema {
-            Some(output) if !native_schema => Some(with_schema_in_prompt(request, &output.schema)),
+            Some(output) if !way.schema => Some(with_schema_in_prompt(request, &output.schema)),
             _ => None,
         };
         let sent = prompted.as_ref().unwrap_or(request);
         let body = match self.spec.provider {
-            Provider::OpenAi | Provider::Ollama => openai::body(&self.spec, sent, native_schema),
-            Provider::Anthropic => anthropic::body(&self.spec, sent, native_schema),
-            Provider::Gemini => gemini::body(sent, native_schema),
+            Provider::OpenAi | Provider::Ollama => openai::body(&self.spec, sent, way.schema, way.stream),
+            Provider::Anthropic => anthropic::body(&self.spec, sent, way.schema, way.stream),
+            Provider::Gemini => gemini::body(sent, way.schema),
         };
-        let reply = self.transport.post(self.url.clone(), &body).await?;
+        if let Some(sink) = &request.progress {
+            sink.tell(Progress::Begun);
+        }
+        let whole = match way.stream {
+            true => {
+                let partial = Partial::new(request.progress.clone());
+                match self.transport.stream(self.stream_url(), &body, partial).await? {
+                    Streamed::Answer(answer) => return Ok(self.reply(sent, answer)),
+                    Streamed::Whole(reply) => reply,
+                }
+            }
+            false => self.transport.post(self.url.clone(), &body).await?,
+        };
         let answer = match self.spec.provider {
-            Provider::OpenAi | Provider::Ollama => openai::read(&reply),
-            Provider::Anthropic => anthropic::read(&reply),
-            Provider::Gemini => gemini::read(&reply),
+            Provider::OpenAi | Provider::Ollama => openai::read(&whole),
+            Provider::Anthropic => anthropic::read(&whole),
+            Provider::Gemini => gemini::read(&whole),
         };
         let answer = answer.map_err(|why| self.transport.garbled(why))?;
+        if let Some(sink) = &request.progress {
+            sink.tell(Progress::Text(&answer.text));
+        }
+        Ok(self.reply(sent, answer))
+    }
+
+    fn reply(&self, sent: &ChatRequest, answer: Answer) -> ChatReply {
         // Servers that do not count send zeros or nothing.
         let counted = answer.usage.filter(|usage| usage.input > 0 || usage.output > 0);
-        Ok(ChatReply {
+        ChatReply {
             usage: counted.unwrap_or_else(|| estimate_usage(sent, &answer.text)),
             text: answer.text,
             finish: answer.finish,
             model: answer.model.unwrap_or_else(|| self.spec.model.clone()),
-        })
+        }
     }
+
+    /// Gemini streams at another address; the others are told in the request.
+    fn stream_url(&self) -> Url {
+        let mut url = self.url.clone();
+        if self.spec.provider == Provider::Gemini {
+            let path = url.path().replace(":generateContent", ":streamGenerateContent");
+            url.set_path(&path);
+            url.set_query(Some("alt=sse"));
+        }
+        url
+    }
+
+    /// A refusal that may mean that the model does not exist, with the models that do.
+    async fn with_models(&self, error: ModelError) -> ModelError {
+        match error {
+            ModelError::BadRequest { peer, status, said } if is_about_model(status, &said) => {
+                let listed = models(&self.transport, self.spec.provider, &self.base, Duration::from_secs(LIST_S_MAX));
+                match listed.await {
+                    Ok(names) if !names.is_empty() && !names.contains(&self.spec.model) => {
+                        ModelError::UnknownModel { peer, status, said, has: shown(&names) }
+                    }
+                    _ => ModelError::BadRequest { peer, status, said },
+                }
+            }
+            error => error,
+        }
+    }
+}
+
+/// What is asked of a server beyond a completion.
+#[derive(Clone, Copy)]
+struct Way {
+    /// The schema goes into the request, and not into the prompt.
+    schema: bool,
+    /// The answer is to come in pieces.
+    stream: bool,
 }
 
 #[async_trait]
@@ -121,9 +211,17 @@ fn completion_url(spec: &ModelSpec, mut url: Url) -> Result<Url, ModelError> {
 }
 
 /// True for a refusal that complains about the schema or about structured output as such.
-fn is_about_schema(said: &str) -> bool {
+fn is_about_schema(error: &ModelError) -> bool {
+    let ModelError::BadRequest { said, .. } = error else { return false };
     let said = said.to_ascii_lowercase();
     ["schema", "response_format", "output_config", "structured output"].iter().any(|word| said.contains(word))
+}
+
+/// True for a refusal that may mean that there is no such model.
+fn is_about_model(status: u16, said: &str) -> bool {
+    let said = said.to_ascii_lowercase();
+    let unknown = ["not found", "not exist", "unknown", "no such", "not supported", "invalid model"];
+    said.contains("model") && (status == 404 || unknown.iter().any(|words| said.contains(words)))
 }
 
 fn with_schema_in_prompt(request: &ChatRequest, schema: &Value) -> ChatRequest {

@@ -63,6 +63,12 @@ pub enum JsonError {
         /// Its words, bounded.
         said: String,
     },
+    /// The model stopped for a pause.
+    #[error("read the JSON answer: the model paused before it was whole; ask for less at once")]
+    Paused {
+        /// What was spent.
+        usage: Usage,
+    },
     /// Two answers, and neither fits.
     #[error(
         "read the JSON answer: it does not fit, also when asked again ({}); \
@@ -92,6 +98,7 @@ impl JsonError {
             Self::Model { usage, .. }
             | Self::CutOff { usage, .. }
             | Self::Refused { usage, .. }
+            | Self::Paused { usage }
             | Self::Invalid { usage, .. } => *usage,
             Self::Schema { .. } => Usage::default(),
         }
@@ -125,6 +132,7 @@ pub async fn complete_json_checked<T: Send>(
             Finish::Refusal => {
                 return Err(JsonError::Refused { usage, said: excerpt(&reply.text, REFUSAL_CHARS_MAX) });
             }
+            Finish::Paused => return Err(JsonError::Paused { usage }),
             Finish::Stop | Finish::Other(_) => {}
         }
         match judge.judge(&reply.text) {

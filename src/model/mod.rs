@@ -17,7 +17,10 @@ mod gemini;
 mod http;
 mod json;
 mod latency;
+mod listing;
 mod openai;
+mod options;
+mod progress;
 mod provider;
 mod repair;
 mod retry;
@@ -26,6 +29,8 @@ mod schema;
 mod script;
 mod scripted;
 mod spec;
+mod sse;
+mod stream;
 mod transport;
 
 use std::sync::Arc;
@@ -34,11 +39,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use choose::{Choice, DEFAULT_MODELS, ModelSettings, Probes, ProviderSettings, choose};
-pub use error::{ModelError, Peer, RETRY_AFTER_S_MAX};
+pub use error::{ModelError, Peer, RETRY_AFTER_S_MAX, Silence};
 pub use http::HttpModel;
 pub use json::{JSON_BYTES_MAX, JsonError, JsonReply, complete_json, complete_json_checked};
+pub use options::{CallLimits, FIRST_BYTE_S, ModelOptions, READ_S, Waits};
+pub use progress::{Progress, ProgressSink};
 pub use provider::Provider;
-pub use retry::{RETRIES_MAX, Retrying};
+pub use retry::{LIMITED_S, RETRIES_MAX, Retrying};
 pub use script::{SCRIPT_BYTES_MAX, Script, ScriptError};
 pub use scripted::{COMPLETION, ScriptedModel};
 pub use spec::{ApiKey, ModelSpec};
@@ -82,6 +89,8 @@ pub struct ChatRequest {
     pub timeout: Duration,
     /// For whom this is asked.
     pub context: CallContext,
+    /// Who hears of it while it goes on; with one, servers are asked to stream.
+    pub progress: Option<ProgressSink>,
 }
 
 /// One turn of a conversation.
@@ -158,15 +167,19 @@ pub enum Finish {
     Stop,
     /// The token limit or the context window cut it off.
     Length,
+    /// The model paused a long turn and would go on if it were asked to.
+    Paused,
     /// The model or the vendor's filter refused.
     Refusal,
     /// Anything else, in the server's word.
     Other(String),
 }
 
-/// The model behind `spec`, over HTTP and with retries.
-pub fn open(spec: &ModelSpec) -> Result<Arc<dyn ChatModel>, ModelError> {
-    Ok(Arc::new(Retrying::new(HttpModel::new(spec)?)))
+/// The model behind `spec`, over HTTP, with retries, and within the limits of `options`.
+pub fn open(spec: &ModelSpec, options: &ModelOptions) -> Result<Arc<dyn ChatModel>, ModelError> {
+    let model = HttpModel::new(spec, options.waits)?;
+    let peer = model.peer().clone();
+    Ok(Arc::new(Retrying::new(options::Limited::new(model, peer, &options.calls))))
 }
 
 /// Bytes per token of an estimate: the usual rule of thumb for English and code.

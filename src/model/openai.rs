@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::answer::Answer;
 use super::schema::{for_vendor, is_strict, wire_name};
+use super::stream::Partial;
 use super::{Author, ChatRequest, Finish, ModelSpec, Provider};
 use crate::wire::Usage;
 
@@ -15,7 +16,7 @@ use crate::wire::Usage;
 const NEW_LIMIT_PREFIXES: [&str; 5] = ["gpt-5", "gpt-6", "o1", "o3", "o4"];
 
 /// The body of a request.
-pub(super) fn body(spec: &ModelSpec, request: &ChatRequest, with_schema: bool) -> Value {
+pub(super) fn body(spec: &ModelSpec, request: &ChatRequest, with_schema: bool, streamed: bool) -> Value {
     let is_vendor = spec.provider == Provider::OpenAi && spec.is_at_vendor();
     let mut messages = Vec::new();
     if !request.system.is_empty() {
@@ -33,7 +34,11 @@ pub(super) fn body(spec: &ModelSpec, request: &ChatRequest, with_schema: bool) -
     } else {
         "max_tokens"
     };
-    let mut body = json!({"model": spec.model, "stream": false, "messages": messages});
+    let mut body = json!({"model": spec.model, "stream": streamed, "messages": messages});
+    if streamed {
+        // Without it a stream tells no usage.
+        body["stream_options"] = json!({"include_usage": true});
+    }
     body[limit] = request.max_output_tokens.into();
     if let Some(output) = request.schema.as_ref().filter(|_| with_schema) {
         // Local servers turn bounds into grammar, the vendor refuses some of them.
@@ -50,12 +55,7 @@ pub(super) fn body(spec: &ModelSpec, request: &ChatRequest, with_schema: bool) -
 pub(super) fn read(reply: &Map<String, Value>) -> Result<Answer, &'static str> {
     let choice = reply.get("choices").and_then(|choices| choices.get(0)).ok_or("it has no choices")?;
     let message = choice.get("message").ok_or("its choice has no message")?;
-    let finish = match choice.get("finish_reason").and_then(Value::as_str) {
-        Some("stop") | None => Finish::Stop,
-        Some("length") => Finish::Length,
-        Some("content_filter") => Finish::Refusal,
-        Some(other) => Finish::Other(other.to_owned()),
-    };
+    let finish = finish_of(choice).unwrap_or(Finish::Stop);
     let (text, finish) = match message.get("refusal").and_then(Value::as_str) {
         Some(refusal) if !refusal.is_empty() => (refusal.to_owned(), Finish::Refusal),
         _ => (text_of(message.get("content")), finish),
@@ -65,6 +65,29 @@ pub(super) fn read(reply: &Map<String, Value>) -> Result<Answer, &'static str> {
         finish,
         usage: reply.get("usage").and_then(usage_of),
         model: reply.get("model").and_then(Value::as_str).map(str::to_owned),
+    })
+}
+
+/// Takes one event of a stream: some words, the reason of the end, or, after it and without a choice, the usage.
+pub(super) fn chunk(event: &Map<String, Value>, partial: &mut Partial) {
+    partial.usage = event.get("usage").and_then(usage_of).or(partial.usage);
+    if let Some(model) = event.get("model").and_then(Value::as_str) {
+        partial.model = Some(model.to_owned());
+    }
+    let Some(choice) = event.get("choices").and_then(|choices| choices.get(0)) else { return };
+    if let Some(delta) = choice.get("delta") {
+        partial.say(&text_of(delta.get("content")));
+        partial.refusal += delta.get("refusal").and_then(Value::as_str).unwrap_or_default();
+    }
+    partial.finish = finish_of(choice).or(partial.finish.take());
+}
+
+fn finish_of(choice: &Value) -> Option<Finish> {
+    Some(match choice.get("finish_reason")?.as_str()? {
+        "stop" => Finish::Stop,
+        "length" => Finish::Length,
+        "content_filter" => Finish::Refusal,
+        other => Finish::Other(other.to_owned()),
     })
 }
 

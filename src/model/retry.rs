@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use tokio::time::{Instant, sleep};
 
 use super::error::{ModelError, RETRY_AFTER_S_MAX};
+use super::progress::Progress;
 use super::{ChatModel, ChatReply, ChatRequest};
 
 /// Requests after the first one.
@@ -18,6 +19,8 @@ pub const RETRIES_MAX: u32 = 3;
 const DELAY_MS_MIN: u64 = 500;
 /// The doubling ends here.
 const DELAY_MS_MAX: u64 = 8_000;
+/// The pause that a rate limit is worth when its server names none.
+pub const LIMITED_S: u64 = 10;
 /// Part of a wait that is left to chance, so that workers which failed together do not come back together.
 const JITTER: f64 = 0.25;
 
@@ -51,9 +54,13 @@ impl<M: ChatModel> ChatModel for Retrying<M> {
                 Err(error) => error,
             };
             let left = deadline.saturating_duration_since(Instant::now());
-            let Some(wait) = wait_before(&error, retry).filter(|wait| *wait < left) else {
-                return Err(error);
-            };
+            let wait = wait_before(&error, retry).filter(|wait| *wait < left);
+            if let (ModelError::RateLimited { retry_after, retry: true, .. }, Some(sink)) = (&error, &request.progress)
+                && (retry_after.is_some() || wait.is_none())
+            {
+                sink.tell(Progress::Limited(retry_after.unwrap_or(Duration::from_secs(LIMITED_S))));
+            }
+            let Some(wait) = wait else { return Err(error) };
             tracing::debug!(model = self.name(), %error, wait_ms = wait.as_millis() as u64, "asking again");
             sleep(wait).await;
             attempt.timeout = left - wait;
@@ -131,6 +138,7 @@ mod tests {
             max_output_tokens: 10,
             timeout: Duration::from_secs(timeout_s),
             context: CallContext::default(),
+            progress: None,
         };
         let outcome = model.complete(&request).await;
         let asked = model.inner().asked.lock().unwrap().clone();

@@ -295,6 +295,7 @@ impl RawResponse {
             None | Some("stop") => Finish::Stop,
             Some("length") => Finish::Length,
             Some("refusal") => Finish::Refusal,
+            Some("pause") => Finish::Paused,
             Some(other) => Finish::Other(other.to_owned()),
         };
         Ok(Response { says, usage, finish, latency: self.latency_ms })

@@ -15,6 +15,7 @@ use super::classify::Refusal;
 use super::error::{ModelError, Peer};
 use super::json::violations;
 use super::latency::Latency;
+use super::progress::Progress;
 use super::repair::readings;
 use super::rules::{Counts, compare, nearest};
 use super::script::{Fault, Response, RuleAnswer, Says, Script, ScriptError};
@@ -113,6 +114,10 @@ impl ScriptedModel {
     fn reply(&self, request: &ChatRequest, text: String, response: Option<&Response>, finish: Finish) -> ChatReply {
         let usage = response.and_then(|response| response.usage);
         let usage = usage.unwrap_or_else(|| estimate_usage(request, &text));
+        if let Some(sink) = &request.progress {
+            sink.tell(Progress::Begun);
+            sink.tell(Progress::Text(&text));
+        }
         ChatReply { text, finish, usage, model: self.name.clone() }
     }
 }

@@ -6,19 +6,25 @@
 
 use std::error::Error as _;
 use std::io::ErrorKind;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, Response, Url};
 use serde_json::{Map, Value};
+use tokio::time::{Instant, timeout};
 
-use super::classify::Refusal;
-use super::error::{ModelError, Peer};
+use super::answer::Answer;
+use super::classify::{Refusal, status_of};
+use super::error::{ModelError, Peer, Silence};
 use super::excerpt;
+use super::options::Waits;
 use super::provider::Provider;
 use super::spec::{ApiKey, ModelSpec, blot_out, host_of, is_loopback};
+use super::sse::{EVENT_BYTES_MAX, Events, TooLong};
+use super::stream::{Partial, Stopped};
 
 /// Largest answer that is read. The longest outputs sold (128k tokens) are under 1 MiB of text.
 pub const REPLY_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -32,6 +38,8 @@ const ANTHROPIC_VERSION: &str = "2023-06-01";
 const START_CHARS_MAX: usize = 80;
 /// What the answers of the APIs have, one or the other, and an error has not.
 const ANSWER_KEYS: [&str; 5] = ["choices", "content", "candidates", "data", "models"];
+/// How long a stream that said its last word may take to close, so that its connection can be used again.
+const CLOSING_MS_MAX: u64 = 100;
 /// Idle connections kept to the one server of a client.
 const IDLE_CONNECTIONS_MAX: usize = 8;
 
@@ -41,11 +49,20 @@ pub(super) struct Transport {
     headers: HeaderMap,
     key: Option<ApiKey>,
     peer: Arc<Peer>,
+    waits: Waits,
+}
+
+/// The answer to a request for a stream.
+pub(super) enum Streamed {
+    /// The whole of what came in pieces.
+    Answer(Answer),
+    /// The server answered in one piece all the same.
+    Whole(Map<String, Value>),
 }
 
 impl Transport {
     /// Prepares to ask the server of `spec` at `base`. Sends nothing.
-    pub(super) fn new(spec: &ModelSpec, base: &Url) -> Result<Self, ModelError> {
+    pub(super) fn new(spec: &ModelSpec, base: &Url, waits: Waits) -> Result<Self, ModelError> {
         let mut builder = Client::builder()
             .connect_timeout(Duration::from_secs(CONNECT_S_MAX))
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
@@ -57,7 +74,7 @@ impl Transport {
         let client =
             builder.build().map_err(|error| ModelError::Settings(format!("no HTTP client could be made: {error}")))?;
         let peer = Peer { provider: Some(spec.provider), host: host_of(base), model: spec.model.clone() };
-        Ok(Self { client, headers: headers(spec)?, key: spec.api_key.clone(), peer: Arc::new(peer) })
+        Ok(Self { client, headers: headers(spec)?, key: spec.api_key.clone(), peer: Arc::new(peer), waits })
     }
 
     /// Whom this asks.
@@ -80,19 +97,86 @@ impl Transport {
         ModelError::Garbled { peer: Arc::clone(&self.peer), why: blot_out(self.key.as_ref(), &why.into()) }
     }
 
+    /// Sends `body`, which asks for a stream, and puts what comes into `partial`.
+    pub(super) async fn stream(&self, url: Url, body: &Value, partial: Partial) -> Result<Streamed, ModelError> {
+        let begun = Instant::now();
+        let sent = timeout(self.waits.first_byte, self.send(self.client.post(url).json(body))).await;
+        let mut response = sent.map_err(|_| self.silent(Silence::FirstByte))??;
+        let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        if !kind.to_ascii_lowercase().starts_with("text/event-stream") {
+            return self.whole(response).await.map(Streamed::Whole);
+        }
+        // The headers may come long before the model's first word.
+        let first = self.waits.first_byte.saturating_sub(begun.elapsed());
+        self.events(&mut response, partial, first).await.map(Streamed::Answer)
+    }
+
+    async fn events(
+        &self,
+        response: &mut Response,
+        mut partial: Partial,
+        first: Duration,
+    ) -> Result<Answer, ModelError> {
+        let (mut events, mut bytes, mut wait, mut silence) = (Events::default(), 0, first, Silence::FirstByte);
+        let provider = self.peer.provider.unwrap_or(Provider::OpenAi);
+        let stopped = loop {
+            let chunk = timeout(wait, response.chunk()).await.map_err(|_| self.silent(silence))?;
+            (wait, silence) = (self.waits.read, Silence::Between);
+            let mut take = |data: &str| partial.take(provider, data);
+            let taken = match chunk {
+                Ok(Some(chunk)) => {
+                    bytes += chunk.len();
+                    events.feed(&chunk, &mut take)
+                }
+                Ok(None) => match events.end(&mut take) {
+                    Ok(ControlFlow::Continue(())) => break Stopped::Ended,
+                    end => end,
+                },
+                Err(error) => return Err(self.truncated(what_broke(&error), Some(error))),
+            };
+            match taken {
+                Ok(ControlFlow::Break(stopped)) => break stopped,
+                Ok(ControlFlow::Continue(())) if bytes <= REPLY_BYTES_MAX => {}
+                Ok(ControlFlow::Continue(())) => return Err(self.too_long()),
+                Err(TooLong) => return Err(self.malformed(format!("an event has more than {EVENT_BYTES_MAX} bytes"))),
+            }
+        };
+        match stopped {
+            Stopped::Ended => {
+                let closing = async { while let Ok(Some(_)) = response.chunk().await {} };
+                let _ = timeout(Duration::from_millis(CLOSING_MS_MAX), closing).await;
+                partial.into_answer().map_err(|why| self.truncated(why, None))
+            }
+            Stopped::Error(status, body) => Err(self.refusal(status, response.headers(), body.to_string().as_bytes())),
+            Stopped::Malformed(why) => Err(self.malformed(format!("an event of its stream is no JSON object: {why}"))),
+        }
+    }
+
     async fn exchange(&self, request: RequestBuilder) -> Result<Map<String, Value>, ModelError> {
+        let response = self.send(request).await?;
+        self.whole(response).await
+    }
+
+    /// Sends a request; an answer with an error status is an error.
+    async fn send(&self, request: RequestBuilder) -> Result<Response, ModelError> {
         let request = request.headers(self.headers.clone());
         let mut response = request.send().await.map_err(|error| self.unavailable(error))?;
         let status = response.status();
-        if !status.is_success() {
-            let (body, _) = read(&mut response, ERROR_BYTES_MAX).await;
-            return Err(self.refusal(status.as_u16(), response.headers(), &body));
+        if status.is_success() {
+            return Ok(response);
         }
-        let (body, end) = read(&mut response, REPLY_BYTES_MAX).await;
+        let (body, _) = read(&mut response, ERROR_BYTES_MAX, self.waits.read).await;
+        Err(self.refusal(status.as_u16(), response.headers(), &body))
+    }
+
+    /// An answer in one piece.
+    async fn whole(&self, mut response: Response) -> Result<Map<String, Value>, ModelError> {
+        let (body, end) = read(&mut response, REPLY_BYTES_MAX, self.waits.read).await;
         match end {
             End::Complete => self.object(response.headers(), &body),
-            End::TooLong => Err(self.garbled(format!("it has more than {} MiB", REPLY_BYTES_MAX / 1024 / 1024))),
-            End::Broken(error) => Err(self.unavailable(error)),
+            End::TooLong => Err(self.too_long()),
+            End::Silent => Err(self.silent(Silence::Between)),
+            End::Broken(error) => Err(self.truncated(what_broke(&error), Some(error))),
         }
     }
 
@@ -107,9 +191,7 @@ impl Transport {
         // Some gateways send an error with status 200.
         match object.get("error") {
             Some(error) if !ANSWER_KEYS.iter().any(|key| object.contains_key(*key)) => {
-                let code = error.get("code").and_then(Value::as_u64);
-                let status = code.filter(|code| (400..600).contains(code)).unwrap_or(502);
-                Err(self.refusal(status as u16, headers, body))
+                Err(self.refusal(status_of(error), headers, body))
             }
             _ => Ok(object),
         }
@@ -118,6 +200,27 @@ impl Transport {
     fn refusal(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> ModelError {
         let body = String::from_utf8_lossy(body);
         Refusal::read(Arc::clone(&self.peer), status, headers, &body, self.key.as_ref()).into_error()
+    }
+
+    fn malformed(&self, why: String) -> ModelError {
+        ModelError::Malformed { peer: Arc::clone(&self.peer), why: blot_out(self.key.as_ref(), &why) }
+    }
+
+    fn too_long(&self) -> ModelError {
+        self.garbled(format!("it has more than {} MiB", REPLY_BYTES_MAX / 1024 / 1024))
+    }
+
+    fn truncated(&self, why: &str, source: Option<reqwest::Error>) -> ModelError {
+        let source = source.map(reqwest::Error::without_url);
+        ModelError::Truncated { peer: Arc::clone(&self.peer), why: why.to_owned(), source }
+    }
+
+    fn silent(&self, silence: Silence) -> ModelError {
+        let limit = match silence {
+            Silence::FirstByte => self.waits.first_byte,
+            Silence::Between => self.waits.read,
+        };
+        ModelError::Silent { peer: Arc::clone(&self.peer), silence, limit }
     }
 
     fn unavailable(&self, error: reqwest::Error) -> ModelError {
@@ -136,14 +239,16 @@ impl Transport {
 enum End {
     Complete,
     TooLong,
+    Silent,
     Broken(reqwest::Error),
 }
 
-/// Reads an answer's body up to `bytes_max`.
-async fn read(response: &mut Response, bytes_max: usize) -> (Vec<u8>, End) {
+/// Reads an answer's body up to `bytes_max`, with at most `wait` between two pieces.
+async fn read(response: &mut Response, bytes_max: usize, wait: Duration) -> (Vec<u8>, End) {
     let mut body = Vec::new();
     loop {
-        match response.chunk().await {
+        let Ok(chunk) = timeout(wait, response.chunk()).await else { return (body, End::Silent) };
+        match chunk {
             Ok(Some(chunk)) if body.len() + chunk.len() > bytes_max => {
                 body.extend_from_slice(&chunk[..bytes_max - body.len()]);
                 return (body, End::TooLong);

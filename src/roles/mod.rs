@@ -10,6 +10,7 @@ mod definition;
 mod documenter;
 mod files;
 mod planner;
+mod progress;
 mod prompt;
 mod qa;
 mod researcher;
@@ -23,6 +24,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use self::briefing::Briefing;
+use crate::bus::Bus;
 use crate::model::{
     CallContext, ChatMessage, ChatModel, ChatRequest, Finish, JsonError, OutputSchema, complete_json_checked,
 };
@@ -41,6 +43,8 @@ const CALL_SHARE: (u32, u32) = (9, 20);
 pub struct Desk {
     /// The role's definition.
     pub definition: RoleDefinition,
+    /// Where it tells of what it does.
+    pub bus: Bus,
     /// The fleet's stores.
     pub store: Store,
     /// The model, or why there is none: the reply to every task that needs one.
@@ -102,6 +106,7 @@ impl Desk {
         match reply.finish {
             Finish::Length => Err(trouble::cut_off(role, request.max_output_tokens)),
             Finish::Refusal => Err(trouble::refused(role, &reply.text)),
+            Finish::Paused => Err(trouble::paused(role)),
             _ if reply.text.trim().is_empty() => {
                 Err(Failure::again(FailureKind::ModelOutput, format!("the model of {role} answered nothing")))
             }
@@ -151,6 +156,7 @@ impl Desk {
                 task_id: task.id.to_string(),
                 attempt: task.attempt,
             },
+            progress: Some(progress::sink(&self.bus, task)),
         })
     }
 

@@ -1,23 +1,38 @@
 //! A model's errors as a task's failures: what kind, and whether a new attempt, told of it, may help.
 
 use crate::model::{JsonError, ModelError};
-use crate::wire::{Failure, FailureKind, Role};
+use crate::wire::{Failure, FailureKind, Retry, Role};
 
-/// A model's error as the failure of a task of `role`.
+/// A model's error as the failure of a task of `role`. What a server asks us to wait, a new attempt waits.
 pub fn of_model(role: Role, error: ModelError) -> Failure {
+    use FailureKind::*;
     let kind = match &error {
-        ModelError::Settings(_) | ModelError::BadRequest { .. } => FailureKind::ModelRequest,
-        ModelError::Auth { .. } => FailureKind::ModelAuth,
-        ModelError::Timeout { .. } => FailureKind::Timeout,
-        ModelError::RateLimited { .. } | ModelError::Quota { .. } | ModelError::Unavailable { .. } => {
-            FailureKind::ModelUnavailable
-        }
-        ModelError::Garbled { .. } => FailureKind::ModelOutput,
-        ModelError::Script(_) => FailureKind::ModelScript,
+        ModelError::Settings(_) | ModelError::BadRequest { .. } | ModelError::UnknownModel { .. } => ModelRequest,
+        ModelError::Auth { .. } => ModelAuth,
+        ModelError::Timeout { .. } | ModelError::Silent { .. } => Timeout,
+        ModelError::RateLimited { .. }
+        | ModelError::Quota { .. }
+        | ModelError::Unavailable { .. }
+        | ModelError::Busy { .. } => ModelUnavailable,
+        ModelError::Truncated { .. } => ModelTruncated,
+        ModelError::Garbled { .. } | ModelError::Malformed { .. } => ModelMalformed,
+        ModelError::Script(_) => ModelScript,
     };
-    let again = error.is_transient() && !matches!(error, ModelError::Timeout { .. });
+    let again = match &error {
+        // Its limit was the task's own.
+        ModelError::Timeout { .. } => false,
+        ModelError::Malformed { .. } | ModelError::Busy { .. } => true,
+        error => error.is_transient(),
+    };
+    let wait = error.retry_after().unwrap_or_default();
     let message = format!("{role} failed to {:#}", anyhow::Error::from(error));
-    if again { Failure::again(kind, message) } else { Failure::never(kind, message) }
+    match again {
+        true => {
+            let ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            Failure { retry: Retry::After { ms }, ..Failure::never(kind, message) }
+        }
+        false => Failure::never(kind, message),
+    }
 }
 
 pub(super) fn of_json(role: Role, error: JsonError) -> Failure {
@@ -25,6 +40,7 @@ pub(super) fn of_json(role: Role, error: JsonError) -> Failure {
         JsonError::Model { source, .. } => of_model(role, *source),
         JsonError::CutOff { output_tokens, .. } => cut_off(role, output_tokens),
         JsonError::Refused { said, .. } => refused(role, &said),
+        JsonError::Paused { .. } => paused(role),
         error @ JsonError::Invalid { .. } => {
             Failure::again(FailureKind::ModelOutput, format!("{role} failed to {error}"))
         }
@@ -45,4 +61,9 @@ pub(super) fn refused(role: Role, said: &str) -> Failure {
         FailureKind::ModelRefused,
         format!("the model of {role} refused ({said}); change the goal or the model"),
     )
+}
+
+pub(super) fn paused(role: Role) -> Failure {
+    let message = format!("the model of {role} paused before its answer was whole; give it less to do at once");
+    Failure::again(FailureKind::ModelPaused, message)
 }

@@ -49,9 +49,24 @@ pub enum EventKind {
     Failed,
     /// The run has its result.
     Finished,
+    /// A role takes no task for a while, because its model's provider asks for a pause.
+    Paused,
 }
 
 impl EventKind {
+    /// All kinds; each is kept in the stream of events.
+    pub const ALL: [EventKind; 9] = [
+        EventKind::Claimed,
+        EventKind::Planned,
+        EventKind::Dispatched,
+        EventKind::Started,
+        EventKind::Completed,
+        EventKind::Rejected,
+        EventKind::Failed,
+        EventKind::Finished,
+        EventKind::Paused,
+    ];
+
     /// The kind as a subject token.
     pub fn name(self) -> &'static str {
         match self {
@@ -63,8 +78,30 @@ impl EventKind {
             EventKind::Rejected => "rejected",
             EventKind::Failed => "failed",
             EventKind::Finished => "finished",
+            EventKind::Paused => "paused",
         }
     }
+}
+
+/// What a model is writing, while it writes it. Published live on `<root>.event.<run>.token` and kept nowhere; a busy or
+/// broken connection loses some.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenEvent {
+    /// Wire version.
+    pub v: u32,
+    /// The run.
+    pub run: RunId,
+    /// The task.
+    pub task: TaskId,
+    /// Its role.
+    pub role: Role,
+    /// Its attempt.
+    pub attempt: u32,
+    /// Bytes of the answer that came before this text: a gap means that some were lost, 0 that the model begins, or
+    /// begins again.
+    pub offset: u64,
+    /// What was written, as the model wrote it.
+    pub text: String,
 }
 
 impl Event {
@@ -78,5 +115,20 @@ impl Event {
     pub fn of_task(run: &RunId, task: &TaskId, role: Role, attempt: u32, kind: EventKind, text: &str) -> Self {
         let about = Self::of_run(run, kind, text);
         Self { task: Some(task.clone()), role: Some(role), attempt: Some(attempt), ..about }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is missing in the list would be kept by nobody.
+    #[test]
+    fn all_kinds_are_in_the_list() {
+        let known = serde_json::from_str::<EventKind>("\"x\"").unwrap_err().to_string();
+        assert_eq!(known.matches('`').count() / 2 - 1, EventKind::ALL.len(), "{known}");
+        for kind in EventKind::ALL {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
+        }
     }
 }

@@ -48,6 +48,12 @@ pub enum FailureKind {
     ModelRefused,
     /// The model's answer was cut off by its length limit.
     ModelCutOff,
+    /// The model's answer broke off: the connection or the stream ended before it did.
+    ModelTruncated,
+    /// What the model's server sent is no answer of a model, or a part of one that cannot be read.
+    ModelMalformed,
+    /// The model stopped for a pause and wants to be asked to go on.
+    ModelPaused,
     /// The model's answer does not fit the schema, also after it was told so.
     ModelOutput,
     /// No model is configured.

@@ -26,6 +26,8 @@ pub const INLINE_BYTES_MAX: usize = 256 * 1024;
 pub const REPLY_CONTENT_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of any payload that the fleet publishes; the server's own limit is 1 MiB.
 pub const PAYLOAD_BYTES_MAX: usize = 768 * 1024;
+/// Bytes of text in one token event.
+pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 /// Tasks of a plan.
 pub const PLAN_TASKS_MAX: usize = 200;
 /// Attempts of a task, and generations of a run: far above what any bound lets a run come to.

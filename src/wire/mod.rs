@@ -22,7 +22,7 @@ mod task;
 mod usage;
 
 pub use dead::DeadLetter;
-pub use event::{Event, EventKind};
+pub use event::{Event, EventKind, TokenEvent};
 pub use failure::{Failure, FailureKind, Retry};
 pub use goal::{Attachment, AttachmentBody, Goal, GoalError, GoalRequest};
 pub use id::{BadId, ContentHash, RunId, TaskId, run_and_task};

@@ -210,9 +210,13 @@ impl Root {
     pub fn events_of(&self, run: &RunId) -> String {
         format!("{}.event.{run}.*", self.0)
     }
-    /// All events.
-    pub fn all_events(&self) -> String {
-        format!("{}.event.>", self.0)
+    /// What a model of a run writes, live; not kept.
+    pub fn tokens(&self, run: &RunId) -> String {
+        format!("{}.event.{run}.token", self.0)
+    }
+    /// The events that are kept: all kinds, and not the tokens beside them.
+    pub fn kept_events(&self) -> Vec<String> {
+        EventKind::ALL.iter().map(|kind| format!("{}.event.*.{}", self.0, kind.name())).collect()
     }
 
     /// Reads a task, due, result or stored subject; `None` when it is none of this fleet, or not as this fleet writes it:

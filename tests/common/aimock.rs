@@ -22,7 +22,7 @@ pub struct Aimock {
 impl Aimock {
     /// Starts one with these fixtures; `None` when Node.js is missing and not required.
     pub async fn start(fixtures: Value) -> Option<Self> {
-        let binary = installed()?;
+        let binary = installed(PACKAGE, VERSION, "llmock")?;
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("fixtures.json");
         std::fs::write(&file, json!({"fixtures": fixtures}).to_string()).unwrap();
@@ -40,6 +40,20 @@ impl Aimock {
         Some(aimock)
     }
 
+    /// What it was asked, in order: the requests whose last message is `text`.
+    #[allow(dead_code, reason = "not every test binary looks")]
+    pub async fn asked(&self, text: &str) -> Vec<Asked> {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let journal = client.get(format!("{}/__aimock/journal", self.url)).send().await.unwrap();
+        let journal: Vec<Value> = serde_json::from_slice(&journal.bytes().await.unwrap()).unwrap();
+        let is_it = |entry: &&Value| {
+            let last = entry["body"]["messages"].as_array().and_then(|messages| messages.last());
+            last.is_some_and(|last| last["content"] == text)
+        };
+        let asked = |entry: &Value| Asked { at_ms: entry["timestamp"].as_u64().unwrap(), body: entry["body"].clone() };
+        journal.iter().filter(is_it).map(asked).collect()
+    }
+
     async fn wait(&mut self, port: u16) {
         let deadline = Instant::now() + Duration::from_secs(START_S_MAX);
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
@@ -50,6 +64,15 @@ impl Aimock {
     }
 }
 
+/// One request, as the server wrote it down.
+#[allow(dead_code, reason = "not every test binary looks")]
+pub struct Asked {
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// What was sent.
+    pub body: Value,
+}
+
 impl Drop for Aimock {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -57,8 +80,9 @@ impl Drop for Aimock {
     }
 }
 
-/// The installed program; installs it once into the cache.
-fn installed() -> Option<PathBuf> {
+/// A program of a package, at exactly this version; installs it once into the cache. `None` when Node.js is missing and not
+/// required.
+pub fn installed(package: &str, version: &str, program: &str) -> Option<PathBuf> {
     static LOCK: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _guard = LOCK.lock();
     let has =
@@ -71,20 +95,21 @@ fn installed() -> Option<PathBuf> {
     }
     let cache =
         std::env::var_os("OARLOCK_TEST_CACHE").map_or_else(|| env!("CARGO_TARGET_TMPDIR").into(), PathBuf::from);
-    let directory = cache.join(format!("aimock-{VERSION}"));
-    let binary = directory.join("node_modules/.bin/llmock");
+    let name = package.rsplit('/').next().unwrap_or(package);
+    let directory = cache.join(format!("{name}-{version}"));
+    let binary = directory.join("node_modules/.bin").join(program);
     if !binary.exists() {
-        install(&directory);
+        install(&directory, &format!("{package}@{version}"));
     }
     Some(binary)
 }
 
-fn install(directory: &Path) {
+fn install(directory: &Path, package: &str) {
     std::fs::create_dir_all(directory).unwrap();
     let output = Command::new("npm")
         .args(["install", "--no-save", "--no-audit", "--no-fund", "--prefix"])
         .arg(directory)
-        .arg(format!("{PACKAGE}@{VERSION}"))
+        .arg(package)
         .output()
         .unwrap();
     assert!(output.status.success(), "npm install failed: {}", String::from_utf8_lossy(&output.stderr));

@@ -15,6 +15,7 @@ mod bounds;
 mod cancel;
 mod cancel_races;
 mod chaos;
+mod conduct;
 mod crash;
 mod dead;
 mod deploy;

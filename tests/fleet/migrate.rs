@@ -28,6 +28,9 @@ async fn age(server: &TestServer) {
     let mut tasks = js.get_stream(root.tasks_stream()).await.unwrap().cached_info().config.clone();
     tasks.max_bytes = SMALL_BYTES;
     js.update_stream(&tasks).await.unwrap();
+    let mut events = js.get_stream(root.events_stream()).await.unwrap().cached_info().config.clone();
+    events.subjects = vec![format!("{root}.event.>")];
+    js.update_stream(&events).await.unwrap();
     let mut results = js.get_stream(root.results_stream()).await.unwrap().cached_info().config.clone();
     results.republish = None;
     js.update_stream(&results).await.unwrap();
@@ -104,6 +107,7 @@ async fn an_old_store_is_brought_up_to_date_with_work_in_hand() {
         "consumer documenter of OARLOCK_TASKS",
         "consumer due of OARLOCK_LATER",
         "stream OARLOCK_DEAD",
+        "stream OARLOCK_EVENTS",
         "stream OARLOCK_LATER",
         "stream OARLOCK_RESULTS",
         "stream OARLOCK_TASKS",
@@ -119,7 +123,7 @@ async fn an_old_store_is_brought_up_to_date_with_work_in_hand() {
     assert_eq!(settings(&server).await, old, "a trial changes nothing");
 
     let done = migrate(&server, &[]).await;
-    assert!(done.err.contains("6 of 18 streams and consumers changed"), "{done:?}");
+    assert!(done.err.contains("7 of 18 streams and consumers changed"), "{done:?}");
     assert_eq!(settings(&server).await, wanted);
     let again = migrate(&server, &[]).await;
     assert!(again.out.is_empty() && again.err.contains("0 of 18"), "{again:?}");

@@ -169,6 +169,12 @@ fn messages_and_events() {
     check("message_question", &question);
     let event = Event::of_task(&run(), &task_id("t1"), Role::Coder, 2, EventKind::Completed, "done");
     check("event", &Event { usage: Some(usage()), ..event });
+    let task = task_id("t1");
+    let text = "def add(a, b):".to_owned();
+    check(
+        "event_token",
+        &TokenEvent { v: WIRE_VERSION, run: run(), task, role: Role::Coder, attempt: 2, offset: 57, text },
+    );
     check("event_run", &Event::of_run(&run(), EventKind::Finished, "completed"));
 }
 

@@ -42,6 +42,9 @@ async fn guarded(folder: &Path) -> TestServer {
     let guest = format!(
         "{{ user: guest, password: {PASSWORD}, permissions: {{ publish: {{ allow: \">\", deny: [\"oarlock.submit\", \"private.>\"] }} }} }}"
     );
+    users += &format!(
+        "{{ user: tied, password: {PASSWORD}, permissions: {{ publish: {{ allow: \">\", deny: \"$JS.API.CONSUMER.PAUSE.>\" }} }} }}\n"
+    );
     let configuration = folder.join("guarded.conf");
     let text = format!("jetstream {{ store_dir: store }}\nauthorization {{ users: [\n{users}{guest}\n] }}\n");
     std::fs::write(&configuration, text).unwrap();
@@ -103,6 +106,24 @@ async fn a_worker_without_a_right_ends_soon_and_names_it() {
         until("another worker's reply", async || server.store.results.get(&subject_of(task)).await.unwrap().is_some())
             .await;
     }
+    server.assert_nothing_left().await;
+}
+
+/// Without the right to stop its queue a worker goes on alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_may_not_pause_its_queue_says_so_and_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = &guarded(folder.path()).await;
+    let story = script(&[
+        json!({ "match": { "role": "coder", "nth": 0 }, "fault": { "status": 429, "retry_after_ms": 1500 } }),
+        json_rule(Role::Coder, 0, &one_file("x = 1")),
+    ]);
+    let worker = cast_with(server, &story, &[Role::Coder], &logged_in("tied")).await.remove(0);
+    let work = task(Role::Coder, "write it", Duration::from_secs(60));
+    enqueue(server, &work).await;
+    until("its reply", async || server.store.results.get(&subject_of(&work)).await.unwrap().is_some()).await;
+    until("its word", async || worker.log_text().contains("the queue is not paused")).await;
+    assert!(worker.log_text().contains("$JS.API.CONSUMER.PAUSE.OARLOCK_TASKS.coder"), "{}", worker.log_text());
     server.assert_nothing_left().await;
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use oarlock::model::{Finish, ModelError, Provider, complete_json};
+use oarlock::model::{Finish, ModelError, ModelOptions, Provider, complete_json};
 use serde_json::{Value, json};
 
 use crate::aimock_process::Aimock;
@@ -35,7 +35,7 @@ async fn both_shapes_answer_with_usage() {
         assert_eq!((reply.text.as_str(), reply.finish), ("hi there", Finish::Stop), "{provider}");
         assert_eq!((reply.usage.input, reply.usage.output, reply.usage.estimated), (123, 45, false), "{provider}");
         assert_eq!(ask(&spec, &request("cut")).await.unwrap().finish, Finish::Length, "{provider}");
-        let model = oarlock::model::open(&spec).unwrap();
+        let model = oarlock::model::open(&spec, &ModelOptions::default()).unwrap();
         let reply = complete_json(&*model, with_schema(request("json"))).await.unwrap();
         assert_eq!((reply.value, reply.repaired), (json!({"answer": "yes"}), false), "{provider}");
     }

@@ -89,7 +89,8 @@ async fn useless_requests_are_not_repeated() {
         let (outcome, _, asked) = outcome(vec![act]).await;
         let text = outcome.unwrap_err().to_string();
         assert!(text.contains(expected) && !text.contains("hunter2"), "{expected}: {text}");
-        assert_eq!(asked, 1, "{text}");
+        // Where the model may not exist, the server is asked which ones do.
+        assert_eq!(asked, if expected.contains("model") { 2 } else { 1 }, "{text}");
     }
 }
 

@@ -11,8 +11,13 @@ mod aimock;
 #[path = "../common/aimock.rs"]
 mod aimock_process;
 mod choosing;
+mod faults;
+mod headers;
 mod hostile;
 mod json;
+#[path = "../common/mountebank.rs"]
+mod mountebank_process;
 mod script;
+mod streams;
 mod support;
 mod wires;

@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use oarlock::model::{
-    ApiKey, CallContext, ChatMessage, ChatModel, ChatRequest, ModelError, ModelSpec, OutputSchema, Provider,
+    ApiKey, CallContext, ChatMessage, ChatModel, ChatRequest, ModelError, ModelOptions, ModelSpec, OutputSchema,
+    Provider,
 };
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -138,6 +139,7 @@ pub fn request(text: &str) -> ChatRequest {
             task_id: "t1".into(),
             attempt: 1,
         },
+        progress: None,
     }
 }
 
@@ -161,6 +163,6 @@ pub fn spec(provider: Provider, url: &str, model: &str) -> ModelSpec {
 
 /// Asks once through everything that `open` puts together.
 pub async fn ask(spec: &ModelSpec, request: &ChatRequest) -> Result<oarlock::model::ChatReply, ModelError> {
-    let model = oarlock::model::open(spec).unwrap();
+    let model = oarlock::model::open(spec, &ModelOptions::default()).unwrap();
     ChatModel::complete(&model, request).await
 }

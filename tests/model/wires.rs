@@ -1,6 +1,6 @@
 //! What goes over the wire to each provider, and what is read from its replies.
 
-use oarlock::model::{ChatMessage, Finish, HttpModel, ModelError, ModelSpec, Provider};
+use oarlock::model::{ChatMessage, Finish, HttpModel, ModelError, ModelSpec, Provider, Waits};
 use serde_json::{Value, json};
 
 use crate::support::{Act, Seen, Server, ask, request, spec, with_schema};
@@ -108,7 +108,7 @@ async fn a_key_is_needed_at_the_vendor_only() {
     }
     assert!(server.seen().iter().all(|seen| !seen.head.to_lowercase().contains("authorization")));
     for provider in [Provider::OpenAi, Provider::Anthropic, Provider::Gemini] {
-        let error = HttpModel::new(&keyless(provider, None)).err().unwrap();
+        let error = HttpModel::new(&keyless(provider, None), Waits::default()).err().unwrap();
         assert!(matches!(&error, ModelError::Auth { status: None, .. }));
         assert!(error.to_string().contains(provider.key_variable()), "{error}");
     }
@@ -128,7 +128,7 @@ async fn endings_are_told_apart() {
         (Provider::OpenAi, refused, Finish::Refusal),
         (Provider::Anthropic, anthropic("max_tokens"), Finish::Length),
         (Provider::Anthropic, anthropic("refusal"), Finish::Refusal),
-        (Provider::Anthropic, anthropic("pause_turn"), Finish::Other("pause_turn".into())),
+        (Provider::Anthropic, anthropic("pause_turn"), Finish::Paused),
         (Provider::Gemini, gemini("MAX_TOKENS"), Finish::Length),
         (Provider::Gemini, gemini("SAFETY"), Finish::Refusal),
         (Provider::Gemini, blocked, Finish::Refusal),
@@ -154,7 +154,7 @@ async fn a_server_without_structured_output_gets_the_schema_in_the_prompt() {
     let refusal = json!({"error": {"message": "This response_format type is unavailable now"}});
     let acts = vec![Act::Answer(400, "", refusal.to_string()), Act::ok(&openai_reply("{\"answer\":\"x\"}", "stop"))];
     let server = Server::start(acts).await;
-    let model = HttpModel::new(&spec(Provider::OpenAi, &server.url, "m")).unwrap();
+    let model = HttpModel::new(&spec(Provider::OpenAi, &server.url, "m"), Waits::default()).unwrap();
     for _ in 0..2 {
         oarlock::model::ChatModel::complete(&model, &with_schema(request("hello"))).await.unwrap();
     }

@@ -68,6 +68,7 @@ fn request(schema: Option<OutputSchema>) -> ChatRequest {
             task_id: "plan".to_owned(),
             attempt: 1,
         },
+        progress: None,
     }
 }
 

@@ -1,0 +1,71 @@
+//! Which model, and how it is asked: the part of the settings that the model room takes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::config::{File, number, usage, variable_of};
+use crate::model::{CallLimits, FIRST_BYTE_S, ModelOptions, ModelSettings, Provider, ProviderSettings, READ_S, Waits};
+
+/// Key of a table that stands for all that it does not name.
+const ALL: &str = "*";
+/// Largest limit on calls, and longest silence in seconds, that can be meant.
+const LIMIT_MAX: u64 = 100_000;
+
+/// What a model is chosen by.
+pub(super) fn settings(file: &File) -> ModelSettings {
+    let provider = |prefix: &str| ProviderSettings {
+        base_url: variable_of(&format!("{prefix}_BASE_URL")),
+        api_key: variable_of(&format!("{prefix}_API_KEY")),
+        model: variable_of(&format!("{prefix}_MODEL")),
+    };
+    ModelSettings {
+        model: variable_of("OARLOCK_MODEL").or_else(|| file.model.clone()),
+        base_url: variable_of("OARLOCK_BASE_URL").or_else(|| file.base_url.clone()),
+        openai: provider("OPENAI"),
+        anthropic: provider("ANTHROPIC"),
+        gemini: provider("GEMINI"),
+        ollama: provider("OLLAMA"),
+        ..ModelSettings::default()
+    }
+}
+
+/// How models are asked.
+pub(super) fn options(file: &File) -> anyhow::Result<ModelOptions> {
+    let waits = Waits {
+        first_byte: seconds("OARLOCK_FIRST_BYTE_S", "first_byte_s", file.first_byte_s, FIRST_BYTE_S)?,
+        read: seconds("OARLOCK_READ_S", "read_s", file.read_s, READ_S)?,
+    };
+    let is_provider = |key: &str| key == ALL || Provider::from_id(key).is_some();
+    if let Some(key) = file.provider_calls_max.keys().find(|key| !is_provider(key)) {
+        return Err(usage(format!(
+            "configuration table [provider_calls_max]: {key:?} is no provider; nor is it \"*\""
+        )));
+    }
+    if let Some(key) = file.model_calls_max.keys().find(|key| *key != ALL && !key.contains('/')) {
+        let why = "is no \"provider/model\"; nor is it \"*\"";
+        return Err(usage(format!("configuration table [model_calls_max]: {key:?} {why}")));
+    }
+    let provider = limits("OARLOCK_PROVIDER_CALLS_MAX", "provider_calls_max", &file.provider_calls_max)?;
+    let model = limits("OARLOCK_MODEL_CALLS_MAX", "model_calls_max", &file.model_calls_max)?;
+    Ok(ModelOptions { waits, calls: Arc::new(CallLimits::new(provider, model)) })
+}
+
+fn seconds(variable: &str, name: &str, file: Option<u64>, default: u64) -> anyhow::Result<Duration> {
+    match number(variable, file)?.unwrap_or(default) {
+        seconds @ 1..=LIMIT_MAX => Ok(Duration::from_secs(seconds)),
+        seconds => Err(usage(format!("{name} is {seconds}; it must be 1 to {LIMIT_MAX}"))),
+    }
+}
+
+/// A table of limits; the variable is one for all.
+fn limits(variable: &str, name: &str, file: &HashMap<String, usize>) -> anyhow::Result<HashMap<String, usize>> {
+    let table = match number(variable, None::<usize>)? {
+        Some(max) => HashMap::from([(ALL.to_owned(), max)]),
+        None => file.clone(),
+    };
+    match table.iter().find(|(_, max)| !(1..=LIMIT_MAX).contains(&(**max as u64))) {
+        Some((key, max)) => Err(usage(format!("{name} of {key:?} is {max}; it must be 1 to {LIMIT_MAX}"))),
+        None => Ok(table),
+    }
+}

@@ -1,0 +1,162 @@
+//! How a fleet behaves towards a provider: a rate limit that one worker meets stops all of its role, and what a model
+//! writes is heard while it writes it.
+
+use std::time::{Duration, Instant};
+
+use oarlock::bus::{PAUSE_S_MAX, Queue};
+use oarlock::wire::{EventKind, Outcome, Role, TokenEvent};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use crate::aimock_process::Aimock;
+use crate::harness::{TestServer, Worker, until};
+use crate::story::{Ear, cast, enqueue, script, subject_of, task, text_rule};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a queue is stopped from now on, by the server's clock; nothing when it is not.
+async fn paused(server: &TestServer, role: Role) -> Duration {
+    let stream = server.bus.js.get_stream(server.bus.root.tasks_stream()).await.unwrap();
+    let info = stream.consumer_info(role.name()).await.unwrap();
+    let until = info.config.pause_until.map_or(0, OffsetDateTime::unix_timestamp_nanos);
+    let left = until - i128::from(server.bus.server_now().await.unwrap());
+    Duration::from_nanos(u64::try_from(left).unwrap_or(0))
+}
+
+async fn reply_text(server: &TestServer, work: &oarlock::wire::Task) -> String {
+    let to = subject_of(work);
+    until("a reply", async || server.store.results.get(&to).await.unwrap().is_some()).await;
+    let reply = server.store.results.get(&to).await.unwrap().unwrap();
+    assert!(matches!(reply.outcome, Outcome::Completed { .. }), "{reply:?}");
+    reply.text().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_limit_stops_all_workers_of_the_role_and_ends_by_itself() {
+    const PAUSE: Duration = Duration::from_secs(4);
+    let server = TestServer::start().await;
+    let limited = json!({ "match": { "role": "documenter", "task": "first", "nth": 0 },
+        "fault": { "status": 429, "retry_after_ms": PAUSE.as_millis() } });
+    let story = script(&[limited, text_rule(Role::Documenter, 0, "# It")]);
+    let workers = cast(&server, &story, &[Role::Documenter, Role::Documenter]).await;
+    let events = Ear::on(&server, "oarlock.event.>").await;
+    let first = task(Role::Documenter, "first", LIMIT);
+    enqueue(&server, &first).await;
+    let (at, told) = events.event(EventKind::Paused, Some(Role::Documenter), 1).await;
+    assert!(told.text.contains("rate limited") && told.text.contains("4 s"), "{}", told.text);
+    let left = paused(&server, Role::Documenter).await;
+    assert!(left > PAUSE / 2 && left <= PAUSE, "{left:?}");
+
+    let others: Vec<_> = (0..3).map(|_| task(Role::Documenter, "another", LIMIT)).collect();
+    for other in &others {
+        enqueue(&server, other).await;
+    }
+    for work in others.iter().chain([&first]) {
+        reply_text(&server, work).await;
+    }
+    // Nobody began anything meanwhile; the task in hand was kept alive past ack_wait, and answered by its holder.
+    let started = events.events(EventKind::Started);
+    assert_eq!(started.len(), 4, "no task was done twice");
+    for (begun, event) in &started[1..] {
+        assert!(begun.duration_since(at) + Duration::from_millis(500) >= left, "{event:?} began too soon");
+    }
+    let pulls_broke = workers.iter().any(|worker| worker.log_text().contains("no pull"));
+    assert!(!pulls_broke, "{}", workers[0].log_text());
+    server.assert_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shorter_pause_never_takes_the_place_of_a_longer_one() {
+    let server = TestServer::start().await;
+    let queue = Queue::Role(Role::Coder);
+    let seconds = Duration::from_secs;
+    assert!(server.bus.pause(queue, seconds(20)).await.unwrap());
+    assert!(!server.bus.pause(queue, seconds(5)).await.unwrap());
+    assert!(paused(&server, Role::Coder).await > seconds(15));
+    // Many at once, in any order: the longest stands.
+    let all = [30, 3, 50, 7, 60, 11, 2].map(|wait| server.bus.pause(queue, seconds(wait)));
+    futures::future::join_all(all).await.into_iter().for_each(|paused| assert!(paused.is_ok()));
+    let left = paused(&server, Role::Coder).await;
+    assert!(left > seconds(50) && left <= seconds(60), "{left:?}");
+    assert!(server.bus.pause(queue, seconds(100_000)).await.unwrap());
+    let left = paused(&server, Role::Coder).await;
+    assert!(left > seconds(PAUSE_S_MAX - 10) && left <= seconds(PAUSE_S_MAX), "{left:?}");
+    assert_eq!(paused(&server, Role::Qa).await, Duration::ZERO, "other roles go on");
+}
+
+/// The whole way: a server of other people's streams, the role passes it on, nobody keeps it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_model_writes_is_heard_while_it_writes_and_not_kept() {
+    let words: String = (1..=60).map(|number| format!("word{number} ")).collect();
+    let fixture = json!([{"match": {"userMessage": "README"}, "response": {"content": words},
+        "streamingProfile": {"ttft": 50, "tps": 20}, "chunkSize": 10}]);
+    let Some(aimock) = Aimock::start(fixture).await else { return };
+    let server = TestServer::start().await;
+    let mut worker = Worker::spawn(&server, Role::Synthesizer, |command| {
+        command.args(["--model", "openai/gpt-test", "--base-url", &aimock.url]);
+    });
+    worker.ready(&server).await;
+    let tokens = Ear::on(&server, "oarlock.event.*.token").await;
+    let work = task(Role::Synthesizer, "Write the README", LIMIT);
+    enqueue(&server, &work).await;
+    until("the first words", async || !tokens.all().is_empty()).await;
+    assert!(server.store.results.get(&subject_of(&work)).await.unwrap().is_none(), "they come before the reply");
+    let answer = reply_text(&server, &work).await;
+    let done = Instant::now();
+    until("the last words", async || {
+        let heard: Vec<TokenEvent> = read(&tokens);
+        heard.iter().map(|event| event.text.as_str()).collect::<String>() == words
+    })
+    .await;
+    assert!(done.elapsed() < Duration::from_secs(2));
+    assert_eq!(answer.trim(), words.trim());
+    let heard = read(&tokens);
+    let mut offset = 0;
+    for event in &heard {
+        assert_eq!((&event.run, &event.task, event.role, event.attempt), (&work.run, &work.id, Role::Synthesizer, 1));
+        assert_eq!(event.offset, offset);
+        offset += event.text.len() as u64;
+    }
+    let times: Vec<Instant> = tokens.all().into_iter().map(|(at, ..)| at).collect();
+    let longest_s = times[times.len() - 1].duration_since(times[0]).as_secs_f32();
+    assert!(heard.len() > 5 && heard.len() as f32 <= 1.0 + longest_s / 0.1 + 2.0, "{} in {longest_s} s", heard.len());
+    let mut kept = server.bus.js.get_stream(server.bus.root.events_stream()).await.unwrap();
+    let kept = serde_json::to_value(&kept.info().await.unwrap().config.subjects).unwrap();
+    assert!(kept.as_array().unwrap().iter().all(|subject| subject != "oarlock.event.>"), "{kept}");
+    let found: Result<Option<_>, _> =
+        server.bus.last(&server.bus.root.events_stream(), &server.bus.root.tokens(&work.run)).await;
+    assert!(found.unwrap().is_none(), "tokens are kept");
+}
+
+fn read(tokens: &Ear) -> Vec<TokenEvent> {
+    tokens.all().iter().map(|(_, _, payload)| serde_json::from_slice(payload).unwrap()).collect()
+}
+
+/// What a server asks us to wait, the next attempt waits, and an unknown model is told with those that there are.
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_carry_what_the_server_said() {
+    let server = TestServer::start().await;
+    let fault = |task: &str, fault: Value| json!({ "match": { "role": "documenter", "task": task }, "fault": fault });
+    let answer = |task: &str, finish: &str| json!({ "match": { "role": "documenter", "task": task }, "response": { "content": "so far", "finish": finish } });
+    let story = script(&[
+        fault("long", json!({ "status": 503, "retry_after_ms": 130_000 })),
+        answer("pause", "pause"),
+        answer("cut", "length"),
+        answer("no", "refusal"),
+    ]);
+    let _workers = cast(&server, &story, &[Role::Documenter]).await;
+    for (name, failure, retry) in [
+        ("long", "model_unavailable", json!({ "when": "after", "ms": 130_000 })),
+        ("pause", "model_paused", json!({ "when": "after", "ms": 0 })),
+        ("cut", "model_cut_off", json!({ "when": "after", "ms": 0 })),
+        ("no", "model_refused", json!({ "when": "never" })),
+    ] {
+        let work = task(Role::Documenter, name, LIMIT);
+        enqueue(&server, &work).await;
+        let to = subject_of(&work);
+        until("a reply", async || server.store.results.get(&to).await.unwrap().is_some()).await;
+        let reply = server.store.results.get(&to).await.unwrap().unwrap();
+        let told = serde_json::to_value(reply.failure().unwrap()).unwrap();
+        assert_eq!((&told["kind"], &told["retry"]), (&json!(failure), &retry), "{told}");
+    }
+}

@@ -1,0 +1,167 @@
+//! What aimock cannot send, from `mountebank`, which nobody here wrote either: retry headers, and streams with something
+//! wrong in their midst.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use oarlock::model::{ChatModel, ChatRequest, LIMITED_S, ModelError, ModelOptions, Progress, ProgressSink, Provider};
+use serde_json::{Value, json};
+
+use crate::mountebank_process::Mountebank;
+use crate::support::{request, spec};
+
+const BOTH: [Provider; 2] = [Provider::OpenAi, Provider::Anthropic];
+
+fn answer(status: u16, headers: &Value, body: &str) -> Value {
+    json!({"is": {"statusCode": status, "headers": headers, "body": body}})
+}
+
+fn good(provider: Provider) -> Value {
+    let body = match provider {
+        Provider::Anthropic => json!({"content": [{"type": "text", "text": "fine"}], "stop_reason": "end_turn"}),
+        _ => json!({"choices": [{"message": {"content": "fine"}, "finish_reason": "stop"}]}),
+    };
+    answer(200, &json!({"content-type": "application/json"}), &body.to_string())
+}
+
+fn streamed(events: &[Value], end: &str) -> Value {
+    let lines: String = events.iter().map(|event| format!("data: {event}\n\n")).collect();
+    answer(200, &json!({"content-type": "text/event-stream"}), &format!("{lines}{end}"))
+}
+
+/// What comes of a call that is answered so, and the pauses between its requests.
+async fn outcome(
+    mountebank: &Mountebank,
+    provider: Provider,
+    stream: bool,
+    answers: Vec<Value>,
+) -> (Result<String, ModelError>, Vec<i128>) {
+    let server = mountebank.serve(answers).await;
+    let model = oarlock::model::open(&spec(provider, &server.url, "m"), &ModelOptions::default()).unwrap();
+    let progress = stream.then(|| ProgressSink::new(|_| {}));
+    let outcome = model.complete(&ChatRequest { progress, ..request("hello") }).await.map(|reply| reply.text);
+    let asked = server.asked_ms().await;
+    (outcome, asked.windows(2).map(|pair| pair[1] - pair[0]).collect())
+}
+
+#[tokio::test]
+async fn the_server_s_headers_decide() {
+    let Some(mountebank) = &Mountebank::start().await else { return };
+    // Status, headers, the pause before the second request; none when it is asked once.
+    let rows = [
+        (429, json!({"retry-after-ms": "150", "retry-after": "9"}), Some(150)),
+        (503, json!({"retry-after-ms": "150"}), Some(150)),
+        (429, json!({"retry-after-ms": "121000"}), None),
+        (529, json!({"x-should-retry": "false"}), None),
+        (429, json!({"x-should-retry": "false", "retry-after": "1"}), None),
+        (422, json!({"x-should-retry": "true", "retry-after-ms": "200"}), Some(200)),
+    ];
+    for provider in BOTH {
+        for (status, headers, pause_ms) in &rows {
+            let body = json!({"error": {"type": "x", "message": "no"}}).to_string();
+            let answers = vec![answer(*status, headers, &body), good(provider)];
+            let (outcome, gaps) = outcome(mountebank, provider, false, answers).await;
+            let about = format!("{provider} {status} {headers}: {outcome:?} {gaps:?}");
+            match pause_ms {
+                None => assert!(outcome.is_err() && gaps.is_empty(), "{about}"),
+                Some(pause_ms) => {
+                    assert!(outcome.is_ok() && gaps.len() == 1, "{about}");
+                    assert!((*pause_ms..pause_ms + 1_500).contains(&gaps[0]), "{about}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_spend_limit_is_final_and_a_reset_connection_is_not() {
+    let Some(mountebank) = &Mountebank::start().await else { return };
+    let spent = json!({"type": "error", "error": {
+        "type": "rate_limit_error", "message": "no", "details": {"error_code": "enforced_spend_limit_reached"}
+    }});
+    for provider in BOTH {
+        let answers = vec![answer(429, &json!({}), &spent.to_string()), good(provider)];
+        let (refused, gaps) = outcome(mountebank, provider, false, answers).await;
+        assert!(matches!(refused, Err(ModelError::Quota { .. })) && gaps.is_empty(), "{refused:?}");
+        let answers = vec![json!({"fault": "CONNECTION_RESET_BY_PEER"}), good(provider)];
+        let (again, gaps) = outcome(mountebank, provider, true, answers).await;
+        assert!(again.is_ok() && gaps.len() == 1 && (375..2_000).contains(&gaps[0]), "{again:?} {gaps:?}");
+    }
+}
+
+/// The first words of a streamed answer.
+fn words(provider: Provider) -> Vec<Value> {
+    match provider {
+        Provider::Anthropic => vec![
+            json!({"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 3, "output_tokens": 1}}}),
+            json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "half"}}),
+        ],
+        _ => {
+            vec![json!({"model": "m", "choices": [{"index": 0, "delta": {"content": "half"}, "finish_reason": null}]})]
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_just_ends_is_not_whole() {
+    let Some(mountebank) = &Mountebank::start().await else { return };
+    for provider in BOTH {
+        let answers = vec![streamed(&words(provider), ""), good(provider)];
+        let (again, gaps) = outcome(mountebank, provider, true, answers).await;
+        assert!(again.is_ok() && gaps.len() == 1, "{provider}: {again:?} {gaps:?}");
+        let (ends, gaps) = outcome(mountebank, provider, true, vec![streamed(&words(provider), "")]).await;
+        assert!(matches!(&ends, Err(ModelError::Truncated { .. })) && gaps.len() == 3, "{provider}: {ends:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_broken_event_and_an_error_event_are_told_apart() {
+    let Some(mountebank) = &Mountebank::start().await else { return };
+    let overloaded = json!({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}});
+    let exhausted = json!({"error": {"type": "insufficient_quota", "message": "You exceeded"}});
+    for provider in BOTH {
+        let broken = vec![streamed(&words(provider), "data: {\"cho\n\n")];
+        let (broken, gaps) = outcome(mountebank, provider, true, broken).await;
+        let is_it = matches!(&broken, Err(ModelError::Malformed { why, .. }) if why.contains("no JSON object"));
+        assert!(is_it && gaps.is_empty(), "{provider}: {broken:?}");
+
+        let with = |event: &Value| streamed(&[words(provider), vec![event.clone()]].concat(), "");
+        let (again, gaps) = outcome(mountebank, provider, true, vec![with(&overloaded), good(provider)]).await;
+        assert!(again.is_ok() && gaps.len() == 1 && gaps[0] >= 375, "{provider}: {again:?} {gaps:?}");
+        let (refused, gaps) = outcome(mountebank, provider, true, vec![with(&exhausted), good(provider)]).await;
+        assert!(matches!(refused, Err(ModelError::Quota { .. })) && gaps.is_empty(), "{provider}: {refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_cannot_stream_is_asked_for_the_whole() {
+    let Some(mountebank) = &Mountebank::start().await else { return };
+    for provider in BOTH {
+        let refusal = json!({"error": {"message": "stream is not supported by this deployment"}}).to_string();
+        let answers = vec![answer(400, &json!({}), &refusal), good(provider)];
+        let (told, gaps) = outcome(mountebank, provider, true, answers).await;
+        assert_eq!((told.unwrap().as_str(), gaps.len()), ("fine", 1), "{provider}");
+        // Some just answer in one piece.
+        let (told, gaps) = outcome(mountebank, provider, true, vec![good(provider)]).await;
+        assert_eq!((told.unwrap().as_str(), gaps.len()), ("fine", 0), "{provider}");
+    }
+}
+
+#[tokio::test]
+async fn a_rate_limit_tells_how_long_the_fleet_should_pause() {
+    let Some(mountebank) = &Mountebank::start().await else { return };
+    for (headers, heard_s) in [(json!({"retry-after": "300"}), 300), (json!({}), LIMITED_S)] {
+        let server = mountebank.serve(vec![answer(429, &headers, "{}")]).await;
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let hearing = heard.clone();
+        let sink = ProgressSink::new(move |progress| {
+            if let Progress::Limited(wait) = progress {
+                hearing.lock().unwrap().push(wait);
+            }
+        });
+        let model = oarlock::model::open(&spec(Provider::OpenAi, &server.url, "m"), &ModelOptions::default()).unwrap();
+        let outcome = model.complete(&ChatRequest { progress: Some(sink), ..request("hello") }).await;
+        assert!(matches!(outcome, Err(ModelError::RateLimited { .. })), "{outcome:?}");
+        assert_eq!(*heard.lock().unwrap(), [Duration::from_secs(heard_s)]);
+    }
+}

@@ -1,0 +1,112 @@
+//! Answers that come word by word: the pieces are the whole, and the usage is the same.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use oarlock::model::{
+    CallLimits, ChatModel, ChatReply, ChatRequest, Finish, ModelError, ModelOptions, Progress, ProgressSink, Provider,
+    Script, ScriptedModel,
+};
+use serde_json::json;
+
+use crate::aimock_process::Aimock;
+use crate::support::{Act, Server, request, spec, with_schema};
+
+/// What was heard of a call: `None` for a beginning.
+type Heard = Arc<Mutex<Vec<Option<String>>>>;
+
+fn listening(request: ChatRequest) -> (ChatRequest, Heard) {
+    let heard = Heard::default();
+    let hearing = heard.clone();
+    let sink = ProgressSink::new(move |progress| match progress {
+        Progress::Begun => hearing.lock().unwrap().push(None),
+        Progress::Text(text) => hearing.lock().unwrap().push(Some(text.to_owned())),
+        Progress::Limited(_) => {}
+    });
+    (ChatRequest { progress: Some(sink), ..request }, heard)
+}
+
+async fn ask(provider: Provider, url: &str, request: &ChatRequest) -> Result<ChatReply, ModelError> {
+    let model = oarlock::model::open(&spec(provider, url, "gemini-3.8-flash"), &ModelOptions::default()).unwrap();
+    model.complete(request).await
+}
+
+#[tokio::test]
+async fn the_pieces_are_the_whole_in_all_three_formats() {
+    let words = "def fibonacci(n):\n    return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)  # ünïcode\n";
+    let usage = json!({
+        "prompt_tokens": 123, "completion_tokens": 45, "total_tokens": 168, "input_tokens": 123, "output_tokens": 45,
+        "promptTokenCount": 123, "candidatesTokenCount": 45, "totalTokenCount": 168
+    });
+    let fixture =
+        json!([{"match": {"userMessage": "write"}, "chunkSize": 7, "response": {"content": words, "usage": usage}}]);
+    let Some(aimock) = Aimock::start(fixture).await else { return };
+    for provider in [Provider::OpenAi, Provider::Anthropic, Provider::Gemini] {
+        let (request, heard) = listening(with_schema(request("write")));
+        let reply = ask(provider, &aimock.url, &request).await.unwrap();
+        assert_eq!((reply.text.as_str(), reply.finish), (words, Finish::Stop), "{provider}");
+        assert_eq!((reply.usage.input, reply.usage.output), (123, 45), "{provider}");
+        assert!(!reply.usage.estimated, "{provider}");
+        let heard = heard.lock().unwrap().clone();
+        assert_eq!(heard[0], None, "{provider}");
+        let pieces: Vec<String> = heard[1..].iter().map(|piece| piece.clone().unwrap()).collect();
+        assert!(pieces.len() > 5, "{provider}: {pieces:?}");
+        assert_eq!(pieces.concat(), words, "{provider}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_in_one_piece_is_heard_in_one_piece() {
+    let whole = json!({"choices": [{"message": {"content": "all at once"}, "finish_reason": "stop"}]});
+    let server = Server::start(vec![Act::Answer(500, "retry-after-ms: 1\r\n", "{}".into()), Act::ok(&whole)]).await;
+    let (request, heard) = listening(request("write"));
+    ask(Provider::OpenAi, &server.url, &request).await.unwrap();
+    assert_eq!(*heard.lock().unwrap(), [None, None, Some("all at once".to_owned())], "a second beginning");
+    let script = Script::parse(r#"{"version":1,"rules":[{"response":{"content":"recorded"}}]}"#).unwrap();
+    let (request, heard) = listening(request);
+    ScriptedModel::new(Arc::new(script), "m").complete(&request).await.unwrap();
+    assert_eq!(*heard.lock().unwrap(), [None, Some("recorded".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_stream_is_bounded_by_event_and_in_all() {
+    let begin = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+    let event: &'static str = format!("{begin}data: {}\n\n", "x".repeat(1024 * 1024 + 1)).leak();
+    let word = json!({"choices": [{"delta": {"content": "x".repeat(1024 * 512)}}]});
+    let all: &'static str = format!("{begin}{}", format!("data: {word}\n\n").repeat(17)).leak();
+    for (answer, says) in [(event, "an event has more than"), (all, "more than 8 MiB")] {
+        let server = Server::start(vec![Act::Raw(answer)]).await;
+        let (request, _) = listening(request("write"));
+        let text = ask(Provider::OpenAi, &server.url, &request).await.unwrap_err().to_string();
+        assert!(text.contains(says), "{text}");
+        assert_eq!(server.seen().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn calls_wait_for_a_place_and_say_which_limit_it_was() {
+    let server = Server::start(vec![Act::Silence]).await;
+    for (table, name) in [("provider", "provider_calls_max"), ("model", "model_calls_max")] {
+        let one = [("*".to_owned(), 1)].into();
+        let calls = match table {
+            "provider" => CallLimits::new(one, [].into()),
+            _ => CallLimits::new([].into(), one),
+        };
+        let options = ModelOptions { calls: Arc::new(calls), ..ModelOptions::default() };
+        let open = |model| oarlock::model::open(&spec(Provider::OpenAi, &server.url, model), &options).unwrap();
+        let (first, second) = (open("a"), open(if table == "provider" { "b" } else { "a" }));
+        let asked = ChatRequest { timeout: Duration::from_millis(600), ..request("hello") };
+        let (busy, _) = tokio::join!(
+            async {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                second.complete(&ChatRequest { timeout: Duration::from_millis(300), ..asked.clone() }).await
+            },
+            first.complete(&asked)
+        );
+        let text = busy.unwrap_err().to_string();
+        assert!(text.contains(name) && text.contains("0.3 s") && text.contains('1'), "{text}");
+        // The place is free again.
+        let freed = second.complete(&asked).await.unwrap_err();
+        assert!(matches!(freed, ModelError::Timeout { .. }), "{freed}");
+    }
+}
