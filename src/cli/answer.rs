@@ -28,7 +28,9 @@ pub(super) fn print(reply: &Reply, shape: Shape, kept: bool) -> anyhow::Result<(
     }
     let usage = reply.usage;
     let about = if usage.estimated { "about " } else { "" };
-    say(&format!("{} model calls, {about}{} tokens in, {} out", usage.calls, usage.input, usage.output));
+    let tokens = format!("{about}{} tokens in, {} out", usage.input, usage.output);
+    let repairs = if usage.repairs > 0 { format!(", {} repairs", usage.repairs) } else { String::new() };
+    say(&format!("{} model calls, {tokens}, {}{repairs}", usage.calls, usage.cost_in_words()));
     match (shape, &reply.outcome) {
         (Shape::Json, _) => out(&serde_json::to_string(reply)?)?,
         (Shape::Text, Outcome::Completed { content, .. }) => out(content.trim_end())?,

@@ -77,6 +77,7 @@ pub(super) struct File {
     root: Option<String>,
     pub(super) model: Option<String>,
     pub(super) base_url: Option<String>,
+    pub(super) prices: Option<PathBuf>,
     pub(super) first_byte_s: Option<u64>,
     pub(super) read_s: Option<u64>,
     pub(super) provider_calls_max: HashMap<String, usize>,

@@ -1,11 +1,15 @@
-//! Which model, and how it is asked: the part of the settings that the model room takes.
+//! Which model, how it is asked, and what it costs: the part of the settings that the model room takes.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::{File, number, usage, variable_of};
-use crate::model::{CallLimits, FIRST_BYTE_S, ModelOptions, ModelSettings, Provider, ProviderSettings, READ_S, Waits};
+use crate::model::{
+    CallLimits, FIRST_BYTE_S, ModelOptions, ModelSettings, PRICES_BYTES_MAX, Prices, Provider, ProviderSettings,
+    READ_S, Waits,
+};
 
 /// Key of a table that stands for all that it does not name.
 const ALL: &str = "*";
@@ -48,7 +52,21 @@ pub(super) fn options(file: &File) -> anyhow::Result<ModelOptions> {
     }
     let provider = limits("OARLOCK_PROVIDER_CALLS_MAX", "provider_calls_max", &file.provider_calls_max)?;
     let model = limits("OARLOCK_MODEL_CALLS_MAX", "model_calls_max", &file.model_calls_max)?;
-    Ok(ModelOptions { waits, calls: Arc::new(CallLimits::new(provider, model)) })
+    let calls = Arc::new(CallLimits::new(provider, model));
+    Ok(ModelOptions { waits, calls, prices: Arc::new(prices(file)?) })
+}
+
+fn prices(file: &File) -> anyhow::Result<Prices> {
+    let Some(path) = variable_of("OARLOCK_PRICES").map(PathBuf::from).or_else(|| file.prices.clone()) else {
+        return Prices::built_in().map_err(usage);
+    };
+    let refused = |why: String| usage(format!("prices {}: {why}", path.display()));
+    let bytes = std::fs::metadata(&path).map_err(|error| refused(error.to_string()))?.len();
+    if bytes > PRICES_BYTES_MAX {
+        return Err(refused(format!("it has {bytes} bytes, more than prices_bytes_max {PRICES_BYTES_MAX}")));
+    }
+    let text = std::fs::read_to_string(&path).map_err(|error| refused(error.to_string()))?;
+    Prices::with_own(&text).map_err(|error| refused(error.to_string()))
 }
 
 fn seconds(variable: &str, name: &str, file: Option<u64>, default: u64) -> anyhow::Result<Duration> {

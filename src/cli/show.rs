@@ -24,8 +24,11 @@ pub(super) async fn show(config: &Config, args: ShowArgs) -> anyhow::Result<()> 
 }
 
 fn print(seen: &RunView) -> anyhow::Result<()> {
-    let tokens = seen.usage.input + seen.usage.output;
-    out(&format!("{}  {}  {} model calls, {tokens} tokens", seen.run, seen.status.name(), seen.usage.calls))?;
+    let usage = seen.usage;
+    let tokens = format!("{} tokens in, {} out", usage.input, usage.output);
+    let repairs = if usage.repairs > 0 { format!(", {} repairs", usage.repairs) } else { String::new() };
+    let spent = format!("{} model calls, {tokens}, {}{repairs}", usage.calls, usage.cost_in_words());
+    out(&format!("{}  {}  {spent}", seen.run, seen.status.name()))?;
     out(&format!("goal: {}", first_line(&seen.goal)))?;
     for task in &seen.tasks {
         out(&line(task))?;

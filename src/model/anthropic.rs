@@ -98,6 +98,6 @@ fn usage_of(usage: &Value) -> Option<Usage> {
         output: count("output_tokens")?,
         cache_read,
         cache_write,
-        estimated: false,
+        ..Usage::default()
     })
 }

@@ -103,6 +103,6 @@ fn usage_of(usage: &Value) -> Option<Usage> {
         output: extra("candidatesTokenCount").saturating_add(extra("thoughtsTokenCount")),
         cache_read: extra("cachedContentTokenCount"),
         cache_write: 0,
-        estimated: false,
+        ..Usage::default()
     })
 }

@@ -137,10 +137,12 @@ pub async fn complete_json_checked<T: Send>(
         }
         match judge.judge(&reply.text) {
             Ok((value, repaired)) => {
+                usage.repairs += u32::from(repaired);
                 return Ok(JsonReply { value, usage, repaired: repaired || asked_again, model: reply.model });
             }
             Err(found) => complaints = found,
         }
+        usage.repairs += u32::from(!asked_again);
         tracing::debug!(model = model.name(), asked_again, ?complaints, "the JSON answer does not fit");
         ask_again(&mut request, &reply.text, &complaints);
     }

@@ -20,6 +20,7 @@ mod latency;
 mod listing;
 mod openai;
 mod options;
+mod prices;
 mod progress;
 mod provider;
 mod repair;
@@ -43,6 +44,7 @@ pub use error::{ModelError, Peer, RETRY_AFTER_S_MAX, Silence};
 pub use http::HttpModel;
 pub use json::{JSON_BYTES_MAX, JsonError, JsonReply, complete_json, complete_json_checked};
 pub use options::{CallLimits, FIRST_BYTE_S, ModelOptions, READ_S, Waits};
+pub use prices::{PRICES_BYTES_MAX, PriceError, Prices};
 pub use progress::{Progress, ProgressSink};
 pub use provider::Provider;
 pub use retry::{LIMITED_S, RETRIES_MAX, Retrying};
@@ -175,10 +177,11 @@ pub enum Finish {
     Other(String),
 }
 
-/// The model behind `spec`, over HTTP, with retries, and within the limits of `options`.
+/// The model behind `spec`, over HTTP, with retries, within the limits and at the prices of `options`.
 pub fn open(spec: &ModelSpec, options: &ModelOptions) -> Result<Arc<dyn ChatModel>, ModelError> {
     let model = HttpModel::new(spec, options.waits)?;
     let peer = model.peer().clone();
+    let model = prices::Priced::new(model, spec, &options.prices);
     Ok(Arc::new(Retrying::new(options::Limited::new(model, peer, &options.calls))))
 }
 

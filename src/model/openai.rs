@@ -111,6 +111,6 @@ fn usage_of(usage: &Value) -> Option<Usage> {
         output: count("/completion_tokens")?,
         cache_read: count("/prompt_tokens_details/cached_tokens").unwrap_or(0),
         cache_write: count("/prompt_tokens_details/cache_write_tokens").unwrap_or(0),
-        estimated: false,
+        ..Usage::default()
     })
 }

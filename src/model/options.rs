@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use super::error::{ModelError, Peer};
+use super::prices::Prices;
 use super::{ChatModel, ChatReply, ChatRequest};
 
 /// Default wait for the first byte of a streamed answer: local servers read a long prompt before they say a word.
@@ -44,6 +45,8 @@ pub struct ModelOptions {
     pub waits: Waits,
     /// How many calls may be under way.
     pub calls: Arc<CallLimits>,
+    /// What tokens cost; empty for no price at all.
+    pub prices: Arc<Prices>,
 }
 
 /// How many calls of a process may be under way at the same time; without a limit as many as it has slots.

@@ -237,6 +237,7 @@ struct RawUsage {
     output: u64,
     cache_read: u64,
     cache_write: u64,
+    cost_nano_usd: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -289,7 +290,9 @@ impl RawResponse {
             output: usage.output,
             cache_read: usage.cache_read,
             cache_write: usage.cache_write,
-            estimated: false,
+            priced_calls: u32::from(usage.cost_nano_usd.is_some()),
+            cost_nano_usd: usage.cost_nano_usd,
+            ..Usage::default()
         });
         let finish = match self.finish.as_deref() {
             None | Some("stop") => Finish::Stop,

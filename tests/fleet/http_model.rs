@@ -36,11 +36,13 @@ fn fixtures() -> Value {
 async fn a_whole_run_goes_through_a_foreign_openai_server() {
     let Some(aimock) = Aimock::start(fixtures()).await else { return };
     let server = TestServer::start().await;
+    let prices = "[models]\n\"openai/gpt-test\" = { in = 1, out = 10 }\n";
+    let prices = server.file("prices.toml", prices);
     let mut workers: Vec<Worker> = Role::ALL
         .into_iter()
         .map(|role| {
             Worker::spawn(&server, role, |command| {
-                command.args(["--model", "openai/gpt-test", "--base-url", &aimock.url]);
+                command.args(["--model", "openai/gpt-test", "--base-url", &aimock.url]).env("OARLOCK_PRICES", &prices);
             })
         })
         .collect();
@@ -54,6 +56,8 @@ async fn a_whole_run_goes_through_a_foreign_openai_server() {
     assert_eq!(view.status, RunStatus::Completed);
     assert_eq!((view.usage.calls, view.usage.input, view.usage.output), (7, 700, 70), "{:?}", view.usage);
     assert!(!view.usage.estimated);
+    // 100 tokens at a microdollar each, and 10 at ten.
+    assert_eq!((view.usage.cost_nano_usd, view.usage.priced_calls), (Some(7 * 200_000), 7));
     server.assert_nothing_left().await;
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let journal = client.get(format!("{}/__aimock/journal", aimock.url)).send().await.unwrap().text().await.unwrap();

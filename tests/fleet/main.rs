@@ -16,6 +16,7 @@ mod cancel;
 mod cancel_races;
 mod chaos;
 mod conduct;
+mod costs;
 mod crash;
 mod dead;
 mod deploy;

@@ -51,7 +51,17 @@ fn artifact() -> Artifact {
 }
 
 fn usage() -> Usage {
-    Usage { calls: 1, input: 812, output: 96, cache_read: 700, cache_write: 12, estimated: false }
+    Usage {
+        calls: 1,
+        input: 812,
+        output: 96,
+        cache_read: 700,
+        cache_write: 12,
+        estimated: false,
+        priced_calls: 1,
+        cost_nano_usd: Some(66_500),
+        repairs: 1,
+    }
 }
 
 fn reply(role: Role, task: &str, outcome: Outcome) -> Reply {

@@ -4,7 +4,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use oarlock::model::{ChatModel, ChatRequest, LIMITED_S, ModelError, ModelOptions, Progress, ProgressSink, Provider};
+use oarlock::model::{
+    ChatModel, ChatRequest, LIMITED_S, ModelError, ModelOptions, Prices, Progress, ProgressSink, Provider,
+};
 use serde_json::{Value, json};
 
 use crate::mountebank_process::Mountebank;
@@ -130,6 +132,55 @@ async fn a_broken_event_and_an_error_event_are_told_apart() {
         assert!(again.is_ok() && gaps.len() == 1 && gaps[0] >= 375, "{provider}: {again:?} {gaps:?}");
         let (refused, gaps) = outcome(mountebank, provider, true, vec![with(&exhausted), good(provider)]).await;
         assert!(matches!(refused, Err(ModelError::Quota { .. })) && gaps.is_empty(), "{provider}: {refused:?}");
+    }
+}
+
+/// The vendors count cached tokens each in their own way; here they are a part of what was read, streamed too.
+#[tokio::test]
+async fn cached_tokens_are_counted_in_streams_as_well() {
+    let Some(mountebank) = &Mountebank::start().await else { return };
+    let openai = [
+        json!({"model": "m", "choices": [{"delta": {"content": "x"}, "finish_reason": "stop"}]}),
+        json!({"choices": [], "usage": {"prompt_tokens": 100, "completion_tokens": 7,
+            "prompt_tokens_details": {"cached_tokens": 60, "cache_write_tokens": 5}}}),
+    ];
+    let anthropic = [
+        json!({"type": "message_start", "message": {"model": "m", "usage": {
+            "input_tokens": 35, "cache_read_input_tokens": 60, "cache_creation_input_tokens": 5, "output_tokens": 1}}}),
+        json!({"type": "ping"}),
+        json!({"type": "content_block_delta", "delta": {"type": "thinking_delta", "thinking": "hm"}}),
+        json!({"type": "content_block_delta", "delta": {"type": "text_delta", "text": "x"}}),
+        json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 7}}),
+        json!({"type": "message_stop"}),
+    ];
+    let gemini = [
+        json!({"candidates": [{"content": {"parts": [{"text": "hm", "thought": true}, {"text": "x"}]}}]}),
+        json!({"candidates": [{"finishReason": "STOP"}], "usageMetadata": {"promptTokenCount": 100,
+            "cachedContentTokenCount": 60, "candidatesTokenCount": 4, "thoughtsTokenCount": 3}}),
+    ];
+    let all = [
+        (Provider::OpenAi, streamed(&openai, "data: [DONE]\n\n"), 5),
+        (Provider::Anthropic, streamed(&anthropic, ""), 5),
+        (Provider::Gemini, streamed(&gemini, ""), 0),
+    ];
+    for (provider, answer, written) in all {
+        let server = mountebank.serve(vec![answer]).await;
+        let prices =
+            "[models]\n\"openai/m\" = { in = 1, out = 1 }\n\"anthropic/m\" = { in = 1, out = 1, cache_read = 0 }";
+        let prices = Arc::new(Prices::with_own(prices).unwrap());
+        let options = ModelOptions { prices, ..ModelOptions::default() };
+        let model = oarlock::model::open(&spec(provider, &server.url, "m"), &options).unwrap();
+        let progress = Some(ProgressSink::new(|_| {}));
+        let reply = model.complete(&ChatRequest { progress, ..request("hello") }).await.unwrap();
+        let usage = reply.usage;
+        assert_eq!((reply.text.as_str(), usage.input, usage.output), ("x", 100, 7), "{provider}");
+        assert_eq!((usage.cache_read, usage.cache_write), (60, written), "{provider}");
+        let cost = match provider {
+            Provider::OpenAi => Some(107_000),
+            Provider::Anthropic => Some(47_000),
+            _ => None,
+        };
+        assert_eq!((usage.cost_nano_usd, usage.priced_calls), (cost, u32::from(cost.is_some())), "{provider}");
     }
 }
 
