@@ -14,7 +14,7 @@
 //!   4  roles          what each role does with a task
 //!   3  worker         the loop: pull, keep alive, handle, answer once, acknowledge
 //!   2  store          runs, history, replies, files, shared state
-//!   1  bus  model  sandbox    speak NATS; ask a model; run untrusted code
+//!   1  bus  model  sandbox  sources    speak NATS; ask a model; run untrusted code; read pages and files
 //!   0  wire           what is said: types, subjects, limits
 //! ```
 //!
@@ -25,6 +25,7 @@ pub mod wire;
 pub mod bus;
 pub mod model;
 pub mod sandbox;
+pub mod sources;
 
 pub mod store;
 

@@ -67,6 +67,7 @@ impl Transport {
             .connect_timeout(Duration::from_secs(CONNECT_S_MAX))
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .redirect(Policy::none())
+            .no_gzip()
             .user_agent(concat!("oarlock/", env!("CARGO_PKG_VERSION")));
         if is_loopback(base) {
             builder = builder.no_proxy();

@@ -1,0 +1,175 @@
+//! Which pages are read for a task, and what came of it.
+//!
+//! Nothing leaves the machine that the user did not ask for. A URL is a message to its host, and one that a model wrote may
+//! carry what a page or a file told it to carry. So what is read is what the user named, and of the links found there those
+//! that share words with the task; a model chooses nothing, unless the operator says so ([`Web::Open`]).
+//!
+//! `robots.txt` is not asked for: a page is read because a person named it, a few times, as with a browser or curl, and
+//! under our own name in `User-Agent`.
+
+use std::collections::HashSet;
+use std::str::FromStr;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream;
+use reqwest::Url;
+use tokio::time::{Instant, timeout_at};
+
+use super::fetch::{Fetcher, Page, shown};
+use super::links::{Found, in_text};
+use super::words;
+
+/// URLs of the user that one task reads.
+pub const URLS_MAX: usize = 8;
+/// Links found in files and pages that one task reads beside them.
+pub const LINKS_MAX: usize = 4;
+/// Bytes of all pages of one task.
+pub const PAGES_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Pages that are read at the same time.
+const TOGETHER_MAX: usize = 4;
+/// Lines about what was not read.
+const NOT_READ_MAX: usize = 30;
+
+/// What of the web may be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Web {
+    /// Nothing.
+    Off,
+    /// What the goal and the attached files name, and links found there.
+    #[default]
+    Named,
+    /// Also what a model names.
+    Open,
+}
+
+impl FromStr for Web {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Web::Off),
+            "named" => Ok(Web::Named),
+            "open" => Ok(Web::Open),
+            _ => Err(format!("web is {text:?}; it can be \"off\", \"named\" or \"open\"")),
+        }
+    }
+}
+
+/// Reads what a task refers to.
+#[derive(Clone)]
+pub struct Sources {
+    /// What may be read.
+    pub web: Web,
+    /// How it is read.
+    pub fetcher: Fetcher,
+}
+
+/// A task, as far as its sources are concerned.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted<'a> {
+    /// The user's words.
+    pub goal: &'a str,
+    /// The user's files.
+    pub attached: &'a [&'a [u8]],
+    /// What a model wrote: the task's description, earlier results.
+    pub written: &'a [&'a str],
+    /// What the task is about.
+    pub words: &'a [String],
+}
+
+/// What was read, and what was not.
+#[derive(Clone, Debug, Default)]
+pub struct Gathered {
+    /// Pages, in the order of their numbers, from 1.
+    pub pages: Vec<Page>,
+    /// The rest.
+    pub not_read: Vec<NotRead>,
+}
+
+/// Something that was named and not read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotRead {
+    /// The URL, without a user name or password.
+    pub address: String,
+    /// Why not.
+    pub why: String,
+}
+
+impl Sources {
+    /// Reads the pages for `wanted`, within `time`. Can be dropped at any moment.
+    pub async fn gather(&self, wanted: &Wanted<'_>, time: Duration) -> Gathered {
+        let deadline = Instant::now() + time;
+        let mut gathered = Gathered::default();
+        let (mut named, linked) = self.named(wanted, &mut gathered);
+        if self.web == Web::Off {
+            named.iter().for_each(|url| gathered.leave(url, "reading the web is off (web in the configuration)"));
+            return gathered;
+        }
+        for url in named.split_off(named.len().min(URLS_MAX)) {
+            gathered.leave(&url, &format!("more than urls_max {URLS_MAX} are named"));
+        }
+        let mut asked: HashSet<Url> = named.iter().cloned().collect();
+        self.read_all(&named, deadline, time, &mut gathered).await;
+        let found = gathered.pages.iter().flat_map(|page| &page.text.links);
+        let found = found.map(|link| Found { url: link.url.clone(), around: link.words.clone() });
+        let mut candidates: Vec<(usize, Url)> = found
+            .chain(linked)
+            .filter(|found| asked.insert(found.url.clone()))
+            .map(|found| (words::count(wanted.words, &format!("{} {}", found.around, found.url.path())), found.url))
+            .filter(|(score, _)| *score > 0)
+            .collect();
+        candidates.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
+        let links: Vec<Url> = candidates.into_iter().take(LINKS_MAX).map(|(_, url)| url).collect();
+        self.read_all(&links, deadline, time, &mut gathered).await;
+        gathered
+    }
+
+    /// The URLs to read in any case, and those to choose from.
+    fn named(&self, wanted: &Wanted<'_>, gathered: &mut Gathered) -> (Vec<Url>, Vec<Found>) {
+        let mut named: Vec<Url> = in_text(wanted.goal).into_iter().map(|found| found.url).collect();
+        let files = wanted.attached.iter().filter_map(|bytes| std::str::from_utf8(bytes).ok());
+        let mut linked: Vec<Found> = files.flat_map(in_text).collect();
+        for found in wanted.written.iter().flat_map(|text| in_text(text)) {
+            let known = linked.iter().any(|other| other.url == found.url);
+            match self.web {
+                _ if named.contains(&found.url) => {}
+                Web::Open => named.push(found.url),
+                _ if known => named.push(found.url),
+                _ => {
+                    gathered
+                        .leave(&found.url, "a model named it, not you; web = \"open\" in the configuration lets it");
+                }
+            }
+        }
+        linked.retain(|found| ["http", "https"].contains(&found.url.scheme()) && !named.contains(&found.url));
+        (named, linked)
+    }
+
+    async fn read_all(&self, urls: &[Url], deadline: Instant, time: Duration, gathered: &mut Gathered) {
+        let room = PAGES_BYTES_MAX.saturating_sub(gathered.pages.iter().map(|page| page.bytes).sum());
+        let share = room / urls.len().max(1);
+        let late = |_| format!("the time for reading, {} s, was over", time.as_secs());
+        let read = stream::iter(urls).map(|url| async move {
+            let page = timeout_at(deadline, self.fetcher.read(url, share)).await;
+            (url, page.map_err(late).and_then(|page| page))
+        });
+        let mut read = std::pin::pin!(read.buffered(TOGETHER_MAX));
+        while let Some((url, page)) = read.next().await {
+            match page {
+                Ok(page) if gathered.pages.iter().any(|other| other.address == page.address) => {}
+                Ok(page) => gathered.pages.push(page),
+                Err(why) => gathered.leave(url, &why),
+            }
+        }
+    }
+}
+
+impl Gathered {
+    fn leave(&mut self, url: &Url, why: &str) {
+        tracing::info!("{} is not read: {why}", url.host_str().unwrap_or("a URL without a host"));
+        if self.not_read.len() < NOT_READ_MAX {
+            self.not_read.push(NotRead { address: shown(url), why: why.to_owned() });
+        }
+    }
+}
