@@ -28,6 +28,10 @@ pub struct Server {
     pub urls: String,
     /// How to log in.
     pub credentials: Credentials,
+    /// What our inboxes begin with, where rights allow only one's own; `_INBOX` without it.
+    pub inbox_prefix: Option<String>,
+    /// How long one attempt to connect may take; [`CONNECT_WAIT_S_MAX`] seconds without it.
+    pub connect_wait: Option<Duration>,
 }
 
 /// How to log in; all empty for a server without authorization.
@@ -39,14 +43,25 @@ pub struct Credentials {
     pub password: Option<String>,
     /// Token.
     pub token: Option<String>,
-    /// Path of a credentials file.
-    pub creds: Option<PathBuf>,
-    /// Path of a file with an nkey seed.
-    pub nkey: Option<PathBuf>,
+    /// A credentials file: a user's JWT and seed.
+    pub creds: Option<Secret>,
+    /// An nkey seed, as in its file.
+    pub nkey: Option<Secret>,
     /// Path of a certificate authority's certificate.
     pub ca: Option<PathBuf>,
     /// Paths of our own certificate and its key.
     pub certificate: Option<(PathBuf, PathBuf)>,
+    /// The server expects TLS before it says anything.
+    pub tls_first: bool,
+}
+
+/// A secret, or the file that it is read from when we connect.
+#[derive(Clone)]
+pub enum Secret {
+    /// In this file.
+    File(PathBuf),
+    /// The text itself.
+    Text(String),
 }
 
 impl std::fmt::Debug for Credentials {
@@ -87,7 +102,7 @@ impl Bus {
         let refused = rights.clone();
         let options = options(server)?
             .name(name)
-            .connection_timeout(Duration::from_secs(CONNECT_WAIT_S_MAX))
+            .connection_timeout(server.connect_wait.unwrap_or(Duration::from_secs(CONNECT_WAIT_S_MAX)))
             .ping_interval(Duration::from_secs(PING_S))
             .reconnect_delay_callback(|tries| {
                 Duration::from_millis(RECONNECT_DELAY_MS_MAX.min(50 * tries.min(20) as u64))
@@ -130,17 +145,19 @@ impl Bus {
 }
 
 fn options(server: &Server) -> Result<ConnectOptions, BusError> {
-    let Credentials { user, password, token, creds, nkey, ca, certificate } = &server.credentials;
+    let Credentials { user, password, token, creds, nkey, ca, certificate, tls_first } = &server.credentials;
     let mut options = ConnectOptions::new();
-    if let Some(path) = creds {
-        let text = read_secret(path)?;
-        options = options.credentials(&text).map_err(|source| unusable(path, source))?;
+    if let Some(secret) = creds {
+        options = options.credentials(&reveal(secret)?).map_err(|source| unusable(secret, source))?;
     }
-    if let Some(path) = nkey {
-        options = options.nkey(read_secret(path)?.trim().to_owned());
+    if let Some(secret) = nkey {
+        options = options.nkey(seed(&reveal(secret)?).to_owned());
     }
-    if let (Some(user), Some(password)) = (user, password) {
-        options = options.user_and_password(user.clone(), password.clone());
+    match (user, password) {
+        (Some(user), Some(password)) => options = options.user_and_password(user.clone(), password.clone()),
+        // A user alone is a token, as it is for the `nats` tool.
+        (Some(user), None) if token.is_none() => options = options.token(user.clone()),
+        _ => {}
     }
     if let Some(token) = token {
         options = options.token(token.clone());
@@ -151,15 +168,34 @@ fn options(server: &Server) -> Result<ConnectOptions, BusError> {
     if let Some((certificate, key)) = certificate {
         options = options.add_client_certificate(certificate.clone(), key.clone()).require_tls(true);
     }
+    if *tls_first {
+        options = options.tls_first();
+    }
+    if let Some(prefix) = &server.inbox_prefix {
+        options = options.custom_inbox_prefix(prefix);
+    }
     Ok(options)
 }
 
-fn read_secret(path: &std::path::Path) -> Result<String, BusError> {
-    std::fs::read_to_string(path).map_err(|source| unusable(path, source))
+fn reveal(secret: &Secret) -> Result<String, BusError> {
+    match secret {
+        Secret::File(path) => std::fs::read_to_string(path).map_err(|source| unusable(secret, source)),
+        Secret::Text(text) => Ok(text.clone()),
+    }
 }
 
-fn unusable(path: &std::path::Path, source: std::io::Error) -> BusError {
-    BusError::Credentials { what: path.display().to_string(), source: source.into() }
+/// The seed in a file that may have a frame of dashes around it.
+fn seed(text: &str) -> &str {
+    let framed = text.lines().map(str::trim).find(|line| line.starts_with('S') && !line.contains(['-', ' ']));
+    framed.unwrap_or(text.trim())
+}
+
+fn unusable(secret: &Secret, source: std::io::Error) -> BusError {
+    let what = match secret {
+        Secret::File(path) => path.display().to_string(),
+        Secret::Text(_) => "that are given as text".into(),
+    };
+    BusError::Credentials { what, source: source.into() }
 }
 
 fn check(client: &async_nats::Client, urls: &str) -> Result<(), BusError> {
@@ -194,7 +230,13 @@ fn log(event: &Event) {
 
 #[cfg(test)]
 mod tests {
-    use super::without_secrets;
+    use super::{seed, without_secrets};
+
+    #[test]
+    fn a_seed_is_found_in_its_frame() {
+        let framed = "-----BEGIN USER NKEY SEED-----\nSUAB\n------END USER NKEY SEED------\n";
+        assert_eq!((seed(framed), seed(" SUAB\n")), ("SUAB", "SUAB"));
+    }
 
     #[test]
     fn no_password_is_ever_shown() {

@@ -8,7 +8,7 @@ pub(crate) type Source = Box<dyn std::error::Error + Send + Sync>;
 pub enum BusError {
     /// No connection.
     #[error(
-        "failed to reach NATS at {servers}; start a server (`oarlock up`), or name yours with --server or NATS_URL"
+        "failed to reach NATS at {servers}; start a server (`oarlock up`), or name yours with --server, --context or NATS_URL"
     )]
     Connect {
         /// The addresses tried.

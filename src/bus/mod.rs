@@ -22,7 +22,7 @@ mod service;
 mod streams;
 
 pub use bucket::{Bucket, Entry};
-pub use connect::{Bus, Credentials, Server};
+pub use connect::{Bus, Credentials, Secret, Server};
 pub use embedded::{Embedded, EmbeddedConfig, Storage};
 pub use error::BusError;
 pub use failpoint::Point;

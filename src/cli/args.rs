@@ -46,6 +46,12 @@ pub(super) struct Global {
     /// NATS server, or several separated by commas [env: OARLOCK_SERVER, NATS_URL]
     #[arg(short, long, global = true, value_name = "URL")]
     pub(super) server: Option<String>,
+    /// Context of the `nats` tool: its server and login [env: NATS_CONTEXT] [default: the selected one]
+    #[arg(long, global = true, value_name = "NAME", conflicts_with = "no_context")]
+    pub(super) context: Option<String>,
+    /// Go without a context of the `nats` tool, also the selected one
+    #[arg(long, global = true)]
+    pub(super) no_context: bool,
     /// First token of all subjects and names [env: OARLOCK_ROOT] [default: oarlock]
     #[arg(long, global = true)]
     pub(super) root: Option<String>,

@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::Bytes;
 
-use super::config::{Config, DEFAULT_SERVER};
+use super::config::Config;
+use super::connection::Named;
 use super::exit::{Exit, ended};
 use crate::bus::{Bus, BusError, Embedded, EmbeddedConfig, Server, Storage, StreamSettings};
 use crate::wire::Role;
@@ -23,14 +24,6 @@ const LOCK_FILE: &str = "lock";
 /// How long an orchestrator may take to say that it is there.
 const PING_MS_MAX: u64 = 500;
 
-/// The server that is named, or the one at the default address.
-pub(super) fn server_or_default(config: &Config) -> Server {
-    config
-        .server
-        .clone()
-        .unwrap_or_else(|| Server { urls: DEFAULT_SERVER.into(), credentials: config.credentials.clone() })
-}
-
 /// The folder of the project's own server.
 pub(super) fn project_folder() -> PathBuf {
     PathBuf::from(PROJECT_FOLDER)
@@ -41,36 +34,47 @@ pub(super) fn url_file(folder: &Path) -> PathBuf {
     folder.join(URL_FILE)
 }
 
-/// A connection to a server with a fleet of this root: the named one, this project's own, or the one at the default
-/// address. `None` when there is none, and none was named.
+/// A connection to a server with a fleet of this root: the named one, this project's own, the selected context's, or the one
+/// at the default address. `None` when there is none, and none was named.
 ///
 /// # Errors
-/// When a server was named and cannot be used, or has no orchestrator.
+/// When a server was named or selected and cannot be used, or has no orchestrator.
 pub(super) async fn find(config: &Config) -> anyhow::Result<Option<Bus>> {
-    if let Some(server) = &config.server {
-        let bus = Bus::connect(server, &config.root, "oarlock").await?;
-        return match has_orchestrator(&bus).await {
-            true => Ok(Some(bus)),
-            false if let Some(subject) = bus.denied_below("") => Err(BusError::Forbidden { subject }.into()),
-            false => Err(ended(
-                Exit::Unreachable,
-                format!(
-                    "the server is there, but no orchestrator of root {} answers on it; start one with `oarlock worker \
-                     orchestrator`, or a whole fleet with `oarlock up`",
-                    config.root
-                ),
-            )),
-        };
+    if let Some(named) = config.connections.named()? {
+        return with_fleet(config, &named).await.map(Some);
     }
     if let Some(bus) = find_project(config).await {
         return Ok(Some(bus));
     }
-    match Bus::connect(&server_or_default(config), &config.root, "oarlock").await {
+    // A selected context is the user's own server: a goal does not go elsewhere because it is down.
+    if let Some(selected) = config.connections.selected()? {
+        return with_fleet(config, &selected).await.map(Some);
+    }
+    match config.connections.default()?.connect(&config.root, "oarlock").await {
         Ok(bus) if has_orchestrator(&bus).await => Ok(Some(bus)),
         Ok(_) => Ok(None),
         Err(error) => {
-            tracing::debug!("{DEFAULT_SERVER}: {error}");
+            tracing::debug!("the default address: {error:#}");
             Ok(None)
+        }
+    }
+}
+
+async fn with_fleet(config: &Config, named: &Named) -> anyhow::Result<Bus> {
+    let bus = named.connect(&config.root, "oarlock").await?;
+    match has_orchestrator(&bus).await {
+        true => Ok(bus),
+        false if let Some(subject) = bus.denied_below("") => Err(BusError::Forbidden { subject }.into()),
+        false => {
+            let told = named.told().map(|told| format!(" ({told})")).unwrap_or_default();
+            Err(ended(
+                Exit::Unreachable,
+                format!(
+                    "the server is there, but no orchestrator of root {} answers on it{told}; start one with `oarlock worker \
+                     orchestrator`, or a whole fleet with `oarlock up`",
+                    config.root
+                ),
+            ))
         }
     }
 }
@@ -108,17 +112,20 @@ impl Reached {
     }
 }
 
-/// A server to read from, with or without a fleet on it: the named one, the project's own, the one at the default address;
-/// or else the project's own store, on a server that is started for this command alone.
+/// A server to read from, with or without a fleet on it: the named one, the project's own, the selected context's, the one at
+/// the default address; or else the project's own store, on a server that is started for this command alone.
 pub(super) async fn server(config: &Config) -> anyhow::Result<Reached> {
     let reached = |bus| Reached { bus, own: None };
-    if let Some(server) = &config.server {
-        return Ok(reached(Bus::connect(server, &config.root, "oarlock").await?));
+    if let Some(named) = config.connections.named()? {
+        return Ok(reached(named.connect(&config.root, "oarlock").await?));
     }
     if let Some(bus) = project_server(config).await {
         return Ok(reached(bus));
     }
-    match Bus::connect(&server_or_default(config), &config.root, "oarlock").await {
+    if let Some(selected) = config.connections.selected()? {
+        return Ok(reached(selected.connect(&config.root, "oarlock").await?));
+    }
+    match Bus::connect(&config.connections.default()?.server, &config.root, "oarlock").await {
         Ok(bus) => Ok(reached(bus)),
         Err(BusError::Connect { .. }) if project_folder().join(STORE_FOLDER).is_dir() => own_store(config).await,
         Err(error @ BusError::Connect { .. }) => {

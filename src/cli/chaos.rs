@@ -7,7 +7,8 @@ use serde_json::json;
 
 use super::answer::out;
 use super::args::ChaosArgs;
-use super::config::{Config, NATS_VARIABLES};
+use super::config::Config;
+use super::connection::NATS_VARIABLES;
 use super::exit::{Exit, ended};
 use super::talk::say;
 use crate::supervisor::chaos::{ChaosConfig, ChaosReport, chaos as run};

@@ -9,32 +9,17 @@ use anyhow::Context;
 use serde::Deserialize;
 
 use super::args::{Global, ModelArgs};
+use super::connection::Connections;
 use super::exit::{Exit, ended};
 use super::models;
 use crate::bus::failpoint::{self, Fault};
-use crate::bus::{Credentials, Server, ServerSources, StreamSettings};
+use crate::bus::{ServerSources, StreamSettings};
 use crate::model::{ModelOptions, ModelSettings};
 use crate::orchestrator::{Rules, RunSettings};
 use crate::roles::RoleSet;
 use crate::sandbox::{Choice, Python};
 use crate::wire::{Role, Root, limits};
 
-/// Where a server is looked for when none is named.
-pub(super) const DEFAULT_SERVER: &str = "nats://127.0.0.1:4222";
-/// Variables that speak about the user's own server.
-pub(super) const NATS_VARIABLES: [&str; 11] = [
-    "NATS_URL",
-    "NATS_USER",
-    "NATS_PASSWORD",
-    "NATS_TOKEN",
-    "NATS_CREDS",
-    "NATS_NKEY",
-    "NATS_CA",
-    "NATS_CERT",
-    "NATS_KEY",
-    "OARLOCK_SERVER",
-    "OARLOCK_REPLICAS",
-];
 /// Configuration file of a project.
 const PROJECT_FILE: &str = "oarlock.toml";
 /// Bytes of a configuration file.
@@ -45,10 +30,8 @@ const RETENTION_S: u64 = 30 * 24 * 3600;
 
 /// Everything that is configured, resolved.
 pub(super) struct Config {
-    /// The server that was named, if one was.
-    pub(super) server: Option<Server>,
-    /// Credentials without a server: for the default address.
-    pub(super) credentials: Credentials,
+    /// Which server is meant.
+    pub(super) connections: Connections,
     pub(super) root: Root,
     pub(super) roles: RoleSet,
     pub(super) runs: RunSettings,
@@ -100,18 +83,20 @@ impl Config {
         arm_failpoint()?;
         let (file, path) = read_file(global.config.as_deref())?;
         let variable = |name: &str, file: &Option<String>| variable_of(name).or_else(|| file.clone());
-        let urls = global.server.clone().or_else(|| variable_of("OARLOCK_SERVER"));
-        let urls = urls.or_else(|| variable("NATS_URL", &file.server));
+        let configured = file.server.clone().zip(path.clone());
         let root = global.root.clone().or_else(|| variable("OARLOCK_ROOT", &file.root));
         let roles_folder = variable_of("OARLOCK_ROLES").map(PathBuf::from).or_else(|| file.roles.clone());
         let roles = RoleSet::load(roles_folder.as_deref()).map_err(usage)?;
         let sandbox = variable("OARLOCK_SANDBOX", &file.sandbox).unwrap_or_else(|| "auto".into());
-        let credentials = credentials();
         let cache = cache_folder();
         let runs = run_settings(&file, &roles)?;
         Ok(Self {
-            server: urls.map(|urls| Server { urls, credentials: credentials.clone() }),
-            credentials,
+            connections: Connections::new(
+                global,
+                variable_of,
+                configured,
+                config_home().map(|folder| folder.join("nats")),
+            ),
             root: root.map_or_else(|| Ok(Root::default()), |root| root.parse()).map_err(usage)?,
             runs,
             streams: stream_settings(&file)?,
@@ -171,10 +156,7 @@ pub(super) fn usage(error: impl std::fmt::Display) -> anyhow::Error {
 }
 
 fn read_file(named: Option<&Path>) -> anyhow::Result<(File, Option<PathBuf>)> {
-    let user = variable_of("XDG_CONFIG_HOME")
-        .map(PathBuf::from)
-        .or_else(|| variable_of("HOME").map(|home| PathBuf::from(home).join(".config")))
-        .map(|folder| folder.join("oarlock/config.toml"));
+    let user = config_home().map(|folder| folder.join("oarlock/config.toml"));
     let named = named.map(Path::to_owned).or_else(|| variable_of("OARLOCK_CONFIG").map(PathBuf::from));
     let found = match named {
         Some(file) => Some(file),
@@ -214,17 +196,10 @@ fn untrusted(file: &File) -> Option<&'static str> {
     }
 }
 
-fn credentials() -> Credentials {
-    let path = |name| variable_of(name).map(PathBuf::from);
-    Credentials {
-        user: variable_of("NATS_USER"),
-        password: variable_of("NATS_PASSWORD"),
-        token: variable_of("NATS_TOKEN"),
-        creds: path("NATS_CREDS"),
-        nkey: path("NATS_NKEY"),
-        ca: path("NATS_CA"),
-        certificate: path("NATS_CERT").zip(path("NATS_KEY")),
-    }
+/// `$XDG_CONFIG_HOME`, or under the home.
+fn config_home() -> Option<PathBuf> {
+    let folder = variable_of("XDG_CONFIG_HOME").map(PathBuf::from);
+    folder.or_else(|| variable_of("HOME").map(|home| PathBuf::from(home).join(".config")))
 }
 
 /// `$XDG_CACHE_HOME/oarlock`, or under the home; for root a place that the sandbox's user can read.

@@ -6,6 +6,7 @@ use super::answer::out;
 use super::args::{JsonArgs, ModelArgs};
 use super::attach;
 use super::config::Config;
+use super::connection::{Named, Origin};
 use super::exit::{Exit, ended};
 use super::ps::processes;
 use super::worker::prepare;
@@ -74,7 +75,7 @@ async fn nats_binary(config: &Config) -> Line {
 async fn fleet(config: &Config) -> Vec<Line> {
     match attach::server(config).await {
         Ok(reached) => served(&reached.bus).await,
-        Err(error) if config.server.is_some() => {
+        Err(error) if !matches!(config.connections.any(), Ok(Named { origin: Origin::Nobody, .. })) => {
             vec![not_ok(Level::Broken, format!("{error:#}"), "start the server, or name another with --server")]
         }
         Err(_) => vec![not_ok(Level::Note, "no fleet is running here", "oarlock up (`oarlock run` starts its own)")],

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::attach::{STORE_FOLDER, local_streams, lock, url_file};
-use super::config::{Config, NATS_VARIABLES};
+use super::config::Config;
+use super::connection::NATS_VARIABLES;
 use crate::bus::{Bus, Embedded, EmbeddedConfig, Server, Storage};
 use crate::model::Choice;
 use crate::supervisor::{Fleet, FleetConfig, RESTARTS_MAX};

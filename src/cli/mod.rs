@@ -9,6 +9,8 @@ mod attach;
 mod cancel;
 mod chaos;
 mod config;
+mod connection;
+mod context;
 mod control;
 mod dead;
 mod demo;

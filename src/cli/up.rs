@@ -12,18 +12,23 @@ use super::talk::say;
 use crate::wire::Role;
 
 pub(super) async fn up(config: &Config, args: UpArgs) -> anyhow::Result<()> {
-    if config.server.is_some() {
+    if config.connections.named()?.is_some() {
         let how = "start role binaries there instead: oarlock worker <role> --server URL";
         return Err(ended(
             Exit::Usage,
             format!(
-                "`oarlock up` starts a server of its own; --server, NATS_URL or the configuration names another one; {how}"
+                "`oarlock up` starts a server of its own; --server, --context, a variable or the configuration names another one; {how}"
             ),
         ));
     }
     if attach::find_project(config).await.is_some() {
         let what = "a fleet of this folder is up already; use it with `oarlock run`, look at it with `oarlock ps`";
         return Err(ended(Exit::Conflict, what));
+    }
+    if let Some(name) = config.connections.selected_name() {
+        say(&format!(
+            "the selected nats context {name:?} is left alone: this fleet has a server of its own, for this folder"
+        ));
     }
     let started = Instant::now();
     let source = model_source(config, &args.model).await?;

@@ -8,7 +8,6 @@ use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{ModelArgs, WorkerArgs};
-use super::attach::server_or_default;
 use super::config::Config;
 use super::exit::{Exit, ended};
 use crate::bus::{Bus, BusError, Queue, open_doors};
@@ -103,18 +102,18 @@ fn worker_name(role: Role) -> String {
 
 /// Connects, and waits for a server that comes later; what will not pass by waiting is an error at once.
 async fn connect(config: &Config, name: &str, stop: &CancellationToken) -> anyhow::Result<Bus> {
-    let server = server_or_default(config);
+    let named = config.connections.any()?;
     let started = Instant::now();
     loop {
-        match Bus::connect(&server, &config.root, name).await {
+        match Bus::connect(&named.server, &config.root, name).await {
             Ok(bus) => return Ok(bus),
             Err(error @ BusError::Connect { .. }) => {
                 if stop.is_cancelled() || started.elapsed() > Duration::from_secs(SERVER_WAIT_S_MAX) {
-                    return Err(error.into());
+                    return Err(named.blame(error));
                 }
-                tracing::info!("waiting for NATS: {:#}", anyhow::Error::from(error));
+                tracing::info!("waiting for NATS: {:#}", named.blame(error));
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(named.blame(error)),
         }
         tokio::time::sleep(Duration::from_millis(SERVER_DELAY_MS)).await;
     }

@@ -132,9 +132,14 @@ pub struct Worker {
 impl Worker {
     /// Starts a role binary without waiting for anything.
     pub fn spawn(server: &TestServer, role: Role, configure: impl FnOnce(&mut Command)) -> Self {
+        Self::spawn_at(server, role, &["--server", server.url()], configure)
+    }
+
+    /// The same, with other arguments that say where its server is.
+    pub fn spawn_at(server: &TestServer, role: Role, place: &[&str], configure: impl FnOnce(&mut Command)) -> Self {
         let log = server.folder.path().join(format!("{role}-{}.log", rand::random::<u32>()));
         let mut command = Command::new(role_binary(role));
-        command.args(["--server", server.url(), "-v"]);
+        command.args(place).arg("-v");
         clean(&mut command);
         configure(&mut command);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(std::fs::File::create(&log).unwrap());

@@ -17,6 +17,7 @@ mod cancel_races;
 mod chaos;
 mod conduct;
 mod costs;
+mod contexts;
 mod crash;
 mod dead;
 mod deploy;

@@ -176,7 +176,8 @@ pub async fn serve(start: &Start<'_>) -> TestServer {
 pub async fn login(url: &str, login: Option<(&str, &str)>) -> Result<Bus, oarlock::bus::BusError> {
     let (user, password) = login.map(|(user, password)| (user.to_owned(), password.to_owned())).unzip();
     let credentials = Credentials { user, password, ..Credentials::default() };
-    Bus::connect(&Server { urls: url.to_owned(), credentials }, &Root::default(), "test").await
+    let server = Server { urls: url.to_owned(), credentials, ..Server::default() };
+    Bus::connect(&server, &Root::default(), "test").await
 }
 
 /// What the server wrote into its log.
