@@ -87,7 +87,7 @@ impl Bucket {
             kept.into_iter().filter_map(|kept| self.entry(kept)).for_each(&mut see);
             ControlFlow::Continue(())
         };
-        self.bus.scan_pages(&self.stream, &self.subject("*"), page).await.map(drop)
+        self.bus.scan_pages(&self.stream, &self.subject("*"), 1, page).await.map(drop)
     }
 
     fn entry(&self, kept: Kept) -> Option<Entry> {

@@ -116,12 +116,17 @@ impl Bus {
     /// # Errors
     /// [`BusError::TooMany`] over [`SCAN_MESSAGES_MAX`].
     pub async fn scan(&self, stream: &str, filter: &str) -> Result<Vec<Kept>, BusError> {
+        self.scan_from(stream, filter, 1).await
+    }
+
+    /// The same, from a stream sequence on.
+    pub async fn scan_from(&self, stream: &str, filter: &str, from: u64) -> Result<Vec<Kept>, BusError> {
         let mut found = Vec::new();
         let see = |kept: Vec<Kept>| {
             found.extend(kept);
             if found.len() > SCAN_MESSAGES_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        match self.scan_pages(stream, filter, see).await? {
+        match self.scan_pages(stream, filter, from, see).await? {
             ControlFlow::Continue(()) => Ok(found),
             ControlFlow::Break(()) => {
                 let (stream, subject) = (stream.to_owned(), filter.to_owned());
@@ -130,15 +135,16 @@ impl Bus {
         }
     }
 
-    /// Shows all messages whose subject fits `filter` to `see`, in the stream's order and a page at a time, until it breaks
-    /// off: for what may be more than is wanted in memory.
+    /// Shows all messages from a stream sequence on whose subject fits `filter` to `see`, in the stream's order and a page at a
+    /// time, until it breaks off: for what may be more than is wanted in memory.
     pub async fn scan_pages(
         &self,
         stream: &str,
         filter: &str,
+        from: u64,
         mut see: impl FnMut(Vec<Kept>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, BusError> {
-        let mut from = 1;
+        let mut from = from;
         loop {
             let page = patiently(|| self.page(stream, filter, from)).await;
             let Page { kept, more } = page.map_err(|source| unread(stream, filter, source))?;
@@ -161,7 +167,7 @@ impl Bus {
             found.extend(kept.into_iter().take_while(|kept| kept.at < before).map(|kept| kept.subject));
             if young || found.len() > SCAN_MESSAGES_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let _ = self.scan_pages(stream, filter, see).await?;
+        let _ = self.scan_pages(stream, filter, 1, see).await?;
         Ok(found)
     }
 

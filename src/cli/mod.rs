@@ -5,6 +5,7 @@
 
 mod answer;
 mod args;
+mod artifacts;
 mod attach;
 mod cancel;
 mod chaos;
@@ -17,15 +18,20 @@ mod demo;
 mod doctor;
 mod exit;
 mod fleet;
+mod history;
 mod interrupt;
 mod logging;
 mod models;
+mod logs;
+mod ls;
 mod progress;
 mod ps;
 mod retry;
 mod run;
 mod show;
+mod show_task;
 mod state;
+mod story;
 mod talk;
 mod up;
 mod upkeep;
@@ -97,7 +103,11 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Verb::Up(args) => up::up(&config, args).await,
         Verb::Worker(args) => worker::serve(&config, args.role, &args.worker).await,
         Verb::Ps(args) => ps::ps(&config, args).await,
+        Verb::Ls(args) => ls::ls(&config, args).await,
         Verb::Show(args) => show::show(&config, args).await,
+        Verb::Logs(args) => logs::logs(&config, args).await,
+        Verb::History(args) => history::history(&config, args).await,
+        Verb::Artifacts(args) => artifacts::artifacts(&config, args).await,
         Verb::Cancel(args) => cancel::cancel(&config, args).await,
         Verb::Retry(args) => retry::retry(&config, args).await,
         Verb::State(args) => state::state(&config, args).await,

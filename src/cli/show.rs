@@ -2,36 +2,53 @@
 
 use super::answer::out;
 use super::args::ShowArgs;
-use super::attach;
+use super::attach::{self, Reached};
 use super::config::Config;
+use super::control;
 use super::exit::{Exit, ended};
-use crate::orchestrator::view;
+use super::show_task;
+use super::story::{Story, first_line, mark, short, tree};
 use crate::store::Store;
-use crate::wire::{RunView, TaskStatus, TaskView};
-
-/// Characters of a task's result that its line shows.
-const RESULT_CHARS: usize = 90;
+use crate::wire::{RunId, TaskView};
 
 pub(super) async fn show(config: &Config, args: ShowArgs) -> anyhow::Result<()> {
+    let (run, task) = control::parse(&args.what)?;
     let reached = attach::server(config).await?;
-    let bus = &reached.bus;
-    let seen = view(&Store::new(bus), &args.run, &config.runs.rules).await?;
-    let seen = seen.ok_or_else(|| ended(Exit::NotFound, format!("there is no run {} on this server", args.run)))?;
-    if args.json {
-        return out(&serde_json::to_string(&seen)?);
+    let story = story(config, &reached, &run).await?;
+    match task {
+        Some(task) => show_task::show(config, &reached, &story, &task, &args).await,
+        None if args.attempt.is_some() => {
+            Err(ended(Exit::Usage, format!("--attempt is about one task; write {run}/<task>, for example {run}/t1")))
+        }
+        None if args.json => out(&serde_json::to_string(&story.view)?),
+        None => print(&story, reached.bus.server_now().await?),
     }
-    print(&seen)
 }
 
-fn print(seen: &RunView) -> anyhow::Result<()> {
+/// The run with all that happened in it.
+///
+/// # Errors
+/// A missing run is one that ends the command as not found.
+pub(super) async fn story(config: &Config, reached: &Reached, run: &RunId) -> anyhow::Result<Story> {
+    let story = Story::load(&Store::new(&reached.bus), run, &config.runs.rules).await?;
+    story.ok_or_else(|| {
+        ended(Exit::NotFound, format!("there is no run {run} on this server; `oarlock ls` lists those that are kept"))
+    })
+}
+
+fn print(story: &Story, now: i64) -> anyhow::Result<()> {
+    let seen = &story.view;
     let usage = seen.usage;
+    let took = short(story.took(now));
     let tokens = format!("{} tokens in, {} out", usage.input, usage.output);
     let repairs = if usage.repairs > 0 { format!(", {} repairs", usage.repairs) } else { String::new() };
     let spent = format!("{} model calls, {tokens}, {}{repairs}", usage.calls, usage.cost_in_words());
-    out(&format!("{}  {}  {spent}", seen.run, seen.status.name()))?;
+    out(&format!("{}  {}  {took}, {spent}", seen.run, seen.status.name()))?;
     out(&format!("goal: {}", first_line(&seen.goal)))?;
-    for task in &seen.tasks {
-        out(&line(task))?;
+    for (prefix, index) in tree(&seen.tasks) {
+        for line in lines(story, &seen.tasks[index], &prefix, now) {
+            out(&line)?;
+        }
     }
     if let Some(failure) = &seen.failure {
         out(&format!("failed: {failure}"))?;
@@ -41,30 +58,37 @@ fn print(seen: &RunView) -> anyhow::Result<()> {
             seen.artifacts.iter().map(|file| format!("{} ({} bytes)", file.path, file.bytes)).collect();
         out(&format!("files: {}", names.join(", ")))?;
     }
-    match &seen.answer {
-        Some(answer) => out(&format!("\n{}", answer.trim_end())),
-        None => Ok(()),
+    if let Some(answer) = &seen.answer {
+        out(&format!("\n{}", answer.trim_end()))?;
     }
+    Ok(())
 }
 
-fn line(task: &TaskView) -> String {
-    let mark = match (task.status, task.passed) {
-        (TaskStatus::Pending, _) => "·",
-        (TaskStatus::InProgress, _) => "…",
-        (TaskStatus::Completed, Some(false)) | (TaskStatus::Failed | TaskStatus::Canceled, _) => "✗",
-        (TaskStatus::Completed, _) => "✓",
-    };
-    let attempt = if task.attempt > 1 { format!(" #{}", task.attempt) } else { String::new() };
-    let needs: Vec<&str> = task.dependencies.iter().map(|id| id.as_str()).collect();
-    let needs = if needs.is_empty() { String::new() } else { format!("  (after {})", needs.join(", ")) };
-    let words = task.result.as_deref().unwrap_or(&task.description);
-    format!(" {mark} {:<9} {:<12} {}{needs}", format!("{}{attempt}", task.id), task.role.name(), first_line(words))
+/// A task's line, and before it one for each attempt that was not good enough.
+fn lines(story: &Story, task: &TaskView, prefix: &str, now: i64) -> Vec<String> {
+    let earlier = story.of_task(&task.id).filter(|one| one.attempt < task.attempt && one.reply.is_some());
+    let mut lines: Vec<String> = earlier
+        .map(|one| {
+            let words = one.reply.as_ref().map(|reply| first_line(reply.text())).unwrap_or_default();
+            let name = format!("{} #{}", task.id, one.attempt);
+            let took = one.took(now).map(short).unwrap_or_default();
+            row(&prefix.replace("└─", "├─"), one.mark(), &name, task, &took, one.tokens(), &words)
+        })
+        .collect();
+    let last = story.attempt(&task.id, task.attempt);
+    let name = if task.attempt > 1 { format!("{} #{}", task.id, task.attempt) } else { task.id.to_string() };
+    let took = last.and_then(|one| one.took(now)).map(short).unwrap_or_default();
+    let mut words = first_line(task.result.as_deref().unwrap_or(&task.description));
+    if task.dependencies.len() > 1 && task.attempt == 0 {
+        let needs: Vec<&str> = task.dependencies.iter().map(|id| id.as_str()).collect();
+        words += &format!("  (after {})", needs.join(", "));
+    }
+    lines.push(row(prefix, mark(task), &name, task, &took, last.map_or(0, |one| one.tokens()), &words));
+    lines
 }
 
-fn first_line(text: &str) -> String {
-    let line = text.lines().next().unwrap_or_default();
-    match line.char_indices().nth(RESULT_CHARS) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line.to_owned(),
-    }
+fn row(prefix: &str, mark: &str, name: &str, task: &TaskView, took: &str, tokens: u64, words: &str) -> String {
+    let tokens = if tokens > 0 { format!("{tokens} tok") } else { String::new() };
+    let name = format!("{prefix}{mark} {name}");
+    format!("{name:<18} {:<12} {took:>6} {tokens:>10}  {words}", task.role.name()).trim_end().to_owned()
 }

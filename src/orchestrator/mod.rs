@@ -16,6 +16,7 @@ mod finish;
 mod loops;
 mod next;
 mod restart;
+mod retell;
 mod retry;
 mod send;
 mod sweep;
@@ -40,6 +41,7 @@ pub use due::DueHandler;
 pub use facts::Facts;
 pub use loops::{LoopDetector, LoopFound};
 pub use next::{Job, Rules, Step, next};
+pub use retell::{Retold, retell};
 pub use sweep::sweep;
 pub use view::view;
 

@@ -1,9 +1,10 @@
 //! Everything that a task refers to, fetched: its goal, the results before it, its files.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use crate::store::{FileSet, Store, StoreError};
-use crate::wire::{Content, Failure, FailureKind, Role, Task, TaskId};
+use crate::wire::{Content, ContentHash, Failure, FailureKind, Role, Task, TaskId};
 
 /// A task with its material.
 pub(super) struct Briefing {
@@ -12,6 +13,8 @@ pub(super) struct Briefing {
     pub(super) context: Vec<Text>,
     pub(super) evidence: Vec<Text>,
     pub(super) files: FileSet,
+    /// Hash of the words that the model was asked with, once it was.
+    pub(super) asked: OnceLock<ContentHash>,
 }
 
 /// One earlier reply, in words.
@@ -41,6 +44,7 @@ impl Briefing {
             context: texts.into_values().collect(),
             evidence: evidence.into_values().collect(),
             files,
+            asked: OnceLock::new(),
         })
     }
 }

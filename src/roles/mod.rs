@@ -33,6 +33,7 @@ use crate::wire::{Artifact, Failure, FailureKind, Outcome, Reply, Report, Role, 
 use crate::worker::Work;
 
 pub use self::definition::{RetryPolicy, RoleDefinition, RoleError, RoleLimits, RoleSet};
+pub use self::prompt::Prompt;
 pub use self::qa::{Prepare, Tester};
 pub use self::trouble::of_model;
 
@@ -70,25 +71,28 @@ impl Product {
 impl Work for Desk {
     async fn work(&self, task: &Task) -> Reply {
         let mut usage = Usage::default();
-        let outcome = match self.produce(task, &mut usage).await {
+        let (made, prompt) = match Briefing::fetch(&self.store, task).await {
+            Ok(briefing) => (self.produce(&briefing, &mut usage).await, briefing.asked.into_inner()),
+            Err(failure) => (Err(failure), None),
+        };
+        let outcome = match made {
             Ok(Product { content, artifacts, report }) => Outcome::Completed { content, artifacts, report },
             Err(failure) => Outcome::Failed { failure },
         };
-        Reply { usage, ..task.reply(outcome) }
+        Reply { usage, prompt, ..task.reply(outcome) }
     }
 }
 
 impl Desk {
-    async fn produce(&self, task: &Task, usage: &mut Usage) -> Result<Product, Failure> {
-        let briefing = Briefing::fetch(&self.store, task).await?;
-        match task.role {
-            Role::Planner => planner::work(self, &briefing, usage).await,
-            Role::Researcher => researcher::work(self, &briefing, usage).await,
-            Role::Coder => coder::work(self, &briefing, usage).await,
-            Role::Qa => qa::work(self, &briefing, usage).await,
-            Role::Reviewer => reviewer::work(self, &briefing, usage).await,
-            Role::Documenter => documenter::work(self, &briefing, usage).await,
-            Role::Synthesizer => self.ask_text(&briefing, usage).await.map(Product::text),
+    async fn produce(&self, briefing: &Briefing, usage: &mut Usage) -> Result<Product, Failure> {
+        match briefing.task.role {
+            Role::Planner => planner::work(self, briefing, usage).await,
+            Role::Researcher => researcher::work(self, briefing, usage).await,
+            Role::Coder => coder::work(self, briefing, usage).await,
+            Role::Qa => qa::work(self, briefing, usage).await,
+            Role::Reviewer => reviewer::work(self, briefing, usage).await,
+            Role::Documenter => documenter::work(self, briefing, usage).await,
+            Role::Synthesizer => self.ask_text(briefing, usage).await.map(Product::text),
             Role::Orchestrator => Err(Failure::never(
                 FailureKind::InvalidInput,
                 "a run is not a task for a model; send the goal to the door",
@@ -139,13 +143,13 @@ impl Desk {
 
     fn request(&self, briefing: &Briefing, schema: Option<OutputSchema>) -> Result<ChatRequest, Failure> {
         let task = &briefing.task;
-        let prompt = prompt::render(&self.definition.prompt, briefing).map_err(|error| {
-            Failure::never(FailureKind::Internal, format!("the prompt of {} cannot be made: {error:#}", task.role))
-        })?;
+        let prompt = Prompt::of(&self.definition, briefing)?;
+        // A second question of the same task repeats the first one.
+        let _ = briefing.asked.set(prompt.hash());
         let (share, whole) = CALL_SHARE;
         Ok(ChatRequest {
-            system: format!("You are the {} of a team: you {}.", task.role, self.definition.description),
-            messages: vec![ChatMessage::user(prompt)],
+            system: prompt.system,
+            messages: vec![ChatMessage::user(prompt.text)],
             schema,
             max_output_tokens: self.definition.limits.output_tokens,
             timeout: Duration::from_millis(task.limit_ms) * share / whole,

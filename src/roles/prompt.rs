@@ -3,16 +3,51 @@
 use minijinja::{Environment, UndefinedBehavior, context};
 
 use super::briefing::Briefing;
-use crate::wire::limits;
+use super::definition::RoleDefinition;
+use crate::store::Store;
+use crate::wire::{ContentHash, Failure, FailureKind, Task, limits};
 
 /// Bytes of all files that one prompt shows; what is over is named and left out.
 const PROMPT_FILES_BYTES_MAX: usize = 192 * 1024;
+
+/// The words that a role asks its model with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prompt {
+    /// Who the model is to be.
+    pub system: String,
+    /// What it is to do, and everything that it needs for it.
+    pub text: String,
+}
+
+impl Prompt {
+    /// The prompt of a task, made again from what is stored; the worker that did the task made the same if its role file was
+    /// this one ([`Prompt::hash`]).
+    ///
+    /// # Errors
+    /// A failure that says what is missing, or what is wrong with the template.
+    pub async fn again(store: &Store, definition: &RoleDefinition, task: &Task) -> Result<Self, Failure> {
+        Self::of(definition, &Briefing::fetch(store, task).await?)
+    }
+
+    /// What a reply keeps of it.
+    pub fn hash(&self) -> ContentHash {
+        ContentHash::of(format!("{}\n{}", self.system, self.text).as_bytes())
+    }
+
+    pub(super) fn of(definition: &RoleDefinition, briefing: &Briefing) -> Result<Self, Failure> {
+        let role = briefing.task.role;
+        let text = render(&definition.prompt, briefing).map_err(|error| {
+            Failure::never(FailureKind::Internal, format!("the prompt of {role} cannot be made: {error:#}"))
+        })?;
+        Ok(Self { system: format!("You are the {role} of a team: you {}.", definition.description), text })
+    }
+}
 
 /// Renders a role's template for a task.
 ///
 /// # Errors
 /// The template's error, with its line.
-pub(super) fn render(template: &str, briefing: &Briefing) -> Result<String, minijinja::Error> {
+fn render(template: &str, briefing: &Briefing) -> Result<String, minijinja::Error> {
     let item = |text: &super::briefing::Text| {
         context! { task => text.task.as_str(), role => text.role.name(), content => text.content.as_str() }
     };

@@ -46,10 +46,19 @@ impl Results {
         Ok(self.known(&to).await?.map(|reply| reply.text().to_owned()))
     }
 
-    /// All replies of a run, with the time that the server stored them.
+    /// All replies of a run.
     pub async fn of_run(&self, run: &RunId) -> Result<Vec<(TaskSubject, Reply)>, StoreError> {
+        Ok(self.dated(run).await?.into_iter().map(|(to, reply, _)| (to, reply)).collect())
+    }
+
+    /// All replies of a run, each with the time that the server stored it, in nanoseconds since 1970.
+    pub async fn dated(&self, run: &RunId) -> Result<Vec<(TaskSubject, Reply, i64)>, StoreError> {
         let kept = self.bus.scan(&self.stream, &self.bus.root.results_of(run)).await?;
-        Ok(kept.into_iter().filter_map(|kept: Kept| self.read(&kept.subject, &kept.payload)).collect())
+        let dated = |kept: Kept| {
+            let (to, reply) = self.read(&kept.subject, &kept.payload)?;
+            Some((to, reply, kept.at))
+        };
+        Ok(kept.into_iter().filter_map(dated).collect())
     }
 
     /// Reads a reply that came live on a stored subject; `None` when the subject is none.

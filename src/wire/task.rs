@@ -110,6 +110,10 @@ pub struct Reply {
     /// Which worker answered: service name, host and process.
     #[serde(default)]
     pub worker: String,
+    /// Hash of the words that the model was asked with, when one was asked: who looks at the task later can tell whether the
+    /// role's prompt has changed since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<ContentHash>,
 }
 
 impl Task {
@@ -169,7 +173,8 @@ impl Ask {
 impl Reply {
     /// A reply of this build's version, without usage and worker.
     pub fn new(role: Role, run: RunId, task: TaskId, attempt: u32, outcome: Outcome) -> Self {
-        Self { v: WIRE_VERSION, run, task, attempt, role, outcome, usage: Usage::default(), worker: String::new() }
+        let (usage, worker) = (Usage::default(), String::new());
+        Self { v: WIRE_VERSION, run, task, attempt, role, outcome, usage, worker, prompt: None }
     }
 
     /// The identity of the task that it answers, as it stands in subjects.

@@ -154,7 +154,8 @@ fn replies() {
         verdict: Verdict::Changes,
         findings: vec![Finding { id: "r1".into(), file: Some("a.py".into()), text: "closes too late".into() }],
     };
-    check("reply_completed", &reply(Role::Coder, "t1", completed("done", None)));
+    let asked = Some(ContentHash::of(b"words"));
+    check("reply_completed", &Reply { prompt: asked, ..reply(Role::Coder, "t1", completed("done", None)) });
     check("reply_plan", &reply(Role::Planner, "plan", completed("t1 coder", Some(Report::Plan(plan())))));
     check("reply_tests", &reply(Role::Qa, "t2", completed("did not pass", Some(Report::Tests(tests)))));
     check("reply_review", &reply(Role::Reviewer, "t3", completed("changes", Some(Report::Review(review)))));

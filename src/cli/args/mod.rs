@@ -1,20 +1,27 @@
 //! The command line.
 
+mod reading;
+mod upkeep;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+pub(in crate::cli) use self::reading::{
+    ArtifactsArgs, HistoryArgs, JsonArgs, LogsArgs, LsArgs, ShowArgs, StateArgs, StateVerb,
+};
+pub(in crate::cli) use self::upkeep::{ChaosArgs, DeadArgs, DeadVerb, GcArgs, MigrateArgs};
 use crate::wire::{Role, RunId, TaskId};
 
 /// A fleet of LLM agents on NATS: a goal in plain words becomes finished, checked work.
 #[derive(Debug, Parser)]
 #[command(name = "oarlock", version, arg_required_else_help = true, after_help = AFTER_HELP)]
-pub(super) struct Cli {
+pub(in crate::cli) struct Cli {
     #[command(flatten)]
-    pub(super) global: Global,
+    pub(in crate::cli) global: Global,
     #[command(subcommand)]
-    pub(super) command: Verb,
+    pub(in crate::cli) command: Verb,
 }
 
 const AFTER_HELP: &str = "\
@@ -25,49 +32,49 @@ Try it without a model or a server: oarlock demo";
 /// One role of the fleet, as a service: the same as `oarlock worker <role>`.
 #[derive(Debug, Parser)]
 #[command(version)]
-pub(super) struct RoleCli {
+pub(in crate::cli) struct RoleCli {
     #[command(flatten)]
-    pub(super) global: Global,
+    pub(in crate::cli) global: Global,
     #[command(flatten)]
-    pub(super) worker: WorkerArgs,
+    pub(in crate::cli) worker: WorkerArgs,
 }
 
 /// The parser as a value.
-pub(super) struct Command;
+pub(in crate::cli) struct Command;
 
 impl Command {
-    pub(super) fn of_tool() -> clap::Command {
+    pub(in crate::cli) fn of_tool() -> clap::Command {
         Cli::command()
     }
 }
 
 #[derive(Args, Clone, Debug)]
-pub(super) struct Global {
+pub(in crate::cli) struct Global {
     /// NATS server, or several separated by commas [env: OARLOCK_SERVER, NATS_URL]
     #[arg(short, long, global = true, value_name = "URL")]
-    pub(super) server: Option<String>,
+    pub(in crate::cli) server: Option<String>,
     /// Context of the `nats` tool: its server and login [env: NATS_CONTEXT] [default: the selected one]
     #[arg(long, global = true, value_name = "NAME", conflicts_with = "no_context")]
-    pub(super) context: Option<String>,
+    pub(in crate::cli) context: Option<String>,
     /// Go without a context of the `nats` tool, also the selected one
     #[arg(long, global = true)]
-    pub(super) no_context: bool,
+    pub(in crate::cli) no_context: bool,
     /// First token of all subjects and names [env: OARLOCK_ROOT] [default: oarlock]
     #[arg(long, global = true)]
-    pub(super) root: Option<String>,
+    pub(in crate::cli) root: Option<String>,
     /// Configuration file instead of ./oarlock.toml
     #[arg(long, global = true, value_name = "FILE")]
-    pub(super) config: Option<PathBuf>,
+    pub(in crate::cli) config: Option<PathBuf>,
     /// Say more on standard error; twice for everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
-    pub(super) verbose: u8,
+    pub(in crate::cli) verbose: u8,
     /// No progress and no talk on standard error, errors alone
     #[arg(short, long, global = true, conflicts_with = "verbose")]
-    pub(super) quiet: bool,
+    pub(in crate::cli) quiet: bool,
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Verb {
+pub(in crate::cli) enum Verb {
     /// Give the fleet a goal and wait for the answer; starts a fleet of its own when there is none
     Run(RunArgs),
     /// See the fleet work on a recorded goal: only the model's replies are recorded, everything else is real
@@ -78,8 +85,16 @@ pub(super) enum Verb {
     Worker(WorkerVerb),
     /// Show who serves which role, and what waits
     Ps(JsonArgs),
-    /// Show a run: its plan, its tasks, its answer
+    /// List the runs that are kept, the newest first
+    Ls(LsArgs),
+    /// Show a run with its whole story, or one task of it: <run> or <run>/<task>
     Show(ShowArgs),
+    /// Print what happened in a run, from its beginning
+    Logs(LogsArgs),
+    /// List every exchange of a run: who said what to whom
+    History(HistoryArgs),
+    /// List the files of a run, or get them
+    Artifacts(ArtifactsArgs),
     /// Stop a run, or one task of it: <run> or <run>/<task>
     Cancel(CancelArgs),
     /// Try a run again that is over: what is done stays, the rest is done again
@@ -100,51 +115,51 @@ pub(super) enum Verb {
 }
 
 #[derive(Args, Clone, Debug, Default)]
-pub(super) struct ModelArgs {
+pub(in crate::cli) struct ModelArgs {
     /// Model: provider/name (openai, anthropic, gemini, ollama), or a name with --base-url [env: OARLOCK_MODEL]
     #[arg(long, value_name = "MODEL")]
-    pub(super) model: Option<String>,
+    pub(in crate::cli) model: Option<String>,
     /// Address of an OpenAI-compatible server, or of the provider in --model [env: OARLOCK_BASE_URL]
     #[arg(long, value_name = "URL")]
-    pub(super) base_url: Option<String>,
+    pub(in crate::cli) base_url: Option<String>,
     /// Answer from a script of recorded replies instead of a model
     #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "base_url"])]
-    pub(super) script: Option<PathBuf>,
+    pub(in crate::cli) script: Option<PathBuf>,
 }
 
 #[derive(Args, Clone, Debug)]
-pub(super) struct RunArgs {
+pub(in crate::cli) struct RunArgs {
     /// The goal, in plain words; "-" reads it from standard input
     #[arg(required_unless_present = "file")]
-    pub(super) goal: Option<String>,
+    pub(in crate::cli) goal: Option<String>,
     /// Read the goal from a file
     #[arg(short, long, value_name = "FILE", conflicts_with = "goal")]
-    pub(super) file: Option<PathBuf>,
+    pub(in crate::cli) file: Option<PathBuf>,
     /// Give the fleet files to work on; put the goal first, or -- before it
     #[arg(long, value_name = "FILE", num_args = 1..)]
-    pub(super) attach: Vec<PathBuf>,
+    pub(in crate::cli) attach: Vec<PathBuf>,
     /// Folder for the files of the result [default: oarlock-out/<run>]
     #[arg(long, value_name = "DIR")]
-    pub(super) out: Option<PathBuf>,
+    pub(in crate::cli) out: Option<PathBuf>,
     /// Print the run's id and leave it to the fleet
     #[arg(long)]
-    pub(super) detach: bool,
+    pub(in crate::cli) detach: bool,
     /// Print the whole reply as JSON
     #[arg(long)]
-    pub(super) json: bool,
+    pub(in crate::cli) json: bool,
     /// Give up waiting after so many seconds; the run goes on
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    pub(super) timeout: Option<Duration>,
+    pub(in crate::cli) timeout: Option<Duration>,
     /// What Ctrl-C does to the run [default: ask on a terminal, else detach]
     #[arg(long, value_name = "WHAT")]
-    pub(super) on_interrupt: Option<OnInterrupt>,
+    pub(in crate::cli) on_interrupt: Option<OnInterrupt>,
     #[command(flatten)]
-    pub(super) model: ModelArgs,
+    pub(in crate::cli) model: ModelArgs,
 }
 
 /// What Ctrl-C does to a run that is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum OnInterrupt {
+pub(in crate::cli) enum OnInterrupt {
     /// Ask the person at the terminal
     Ask,
     /// Leave the run to the fleet
@@ -154,127 +169,58 @@ pub(super) enum OnInterrupt {
 }
 
 #[derive(Args, Clone, Debug)]
-pub(super) struct CancelArgs {
+pub(in crate::cli) struct CancelArgs {
     /// The run, or <run>/<task>
-    pub(super) what: String,
+    pub(in crate::cli) what: String,
     /// Why, for whoever looks at it later
     #[arg(long, value_name = "TEXT")]
-    pub(super) reason: Option<String>,
+    pub(in crate::cli) reason: Option<String>,
     /// Do not wait until the workers have stopped
     #[arg(long)]
-    pub(super) kill: bool,
+    pub(in crate::cli) kill: bool,
 }
 
 #[derive(Args, Clone, Debug)]
-pub(super) struct RetryArgs {
+pub(in crate::cli) struct RetryArgs {
     /// The run
-    pub(super) run: RunId,
+    pub(in crate::cli) run: RunId,
     /// Do this task again, and whatever builds on it: a task's id, plan, or answer
     #[arg(long, value_name = "TASK")]
-    pub(super) from: Option<TaskId>,
+    pub(in crate::cli) from: Option<TaskId>,
     /// Change the plan first, in $VISUAL or $EDITOR
     #[arg(long)]
-    pub(super) edit: bool,
+    pub(in crate::cli) edit: bool,
     /// Leave it to the fleet
     #[arg(long)]
-    pub(super) detach: bool,
+    pub(in crate::cli) detach: bool,
     /// Folder for the files of the result [default: oarlock-out/<run>]
     #[arg(long, value_name = "DIR")]
-    pub(super) out: Option<PathBuf>,
+    pub(in crate::cli) out: Option<PathBuf>,
     /// Print the whole reply as JSON
     #[arg(long)]
-    pub(super) json: bool,
+    pub(in crate::cli) json: bool,
     /// Give up waiting after so many seconds; the run goes on
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    pub(super) timeout: Option<Duration>,
+    pub(in crate::cli) timeout: Option<Duration>,
     #[command(flatten)]
-    pub(super) model: ModelArgs,
+    pub(in crate::cli) model: ModelArgs,
 }
 
 #[derive(Args, Clone, Debug)]
-pub(super) struct DeadArgs {
-    #[command(subcommand)]
-    pub(super) verb: DeadVerb,
-}
-
-#[derive(Clone, Debug, Subcommand)]
-pub(super) enum DeadVerb {
-    /// List them, the oldest first
-    Ls(JsonArgs),
-    /// Show one whole
-    Show {
-        /// The run, or <run>/<task> when the run has several
-        what: String,
-    },
-    /// Try it again: its run, or the task alone when it belongs to no run
-    Requeue {
-        /// The run, or <run>/<task> when the run has several
-        what: String,
-    },
-    /// Forget it
-    Drop {
-        /// The run, or <run>/<task> when the run has several
-        what: String,
-    },
-}
-
-#[derive(Args, Clone, Debug)]
-pub(super) struct GcArgs {
-    /// Show what would go, and remove nothing
-    #[arg(long)]
-    pub(super) dry_run: bool,
-    /// Runs that ended longer ago than so many seconds [default: the configured retention]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    pub(super) older_than: Option<Duration>,
-    /// Print JSON
-    #[arg(long, short)]
-    pub(super) json: bool,
-}
-
-#[derive(Args, Clone, Debug)]
-pub(super) struct MigrateArgs {
-    /// Show what would change, and change nothing
-    #[arg(long)]
-    pub(super) dry_run: bool,
-    /// Print JSON
-    #[arg(long, short)]
-    pub(super) json: bool,
-}
-
-#[derive(Args, Clone, Debug)]
-pub(super) struct ChaosArgs {
-    /// Runs that are given to the fleet
-    #[arg(long, default_value = "50", value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub(super) runs: u32,
-    /// Seconds of killing; then the fleet may finish
-    #[arg(long, default_value = "30", value_parser = clap::value_parser!(u64).range(1..=3_600))]
-    pub(super) seconds: u64,
-    /// Number that decides what happens to whom and when [default: drawn, and printed]
-    #[arg(long)]
-    pub(super) seed: Option<u64>,
-    /// Let the server write everything to the disk before it acknowledges it
-    #[arg(long)]
-    pub(super) sync_always: bool,
-    /// Print one line of JSON
-    #[arg(long, short)]
-    pub(super) json: bool,
-}
-
-#[derive(Args, Clone, Debug)]
-pub(super) struct DemoArgs {
+pub(in crate::cli) struct DemoArgs {
     /// Which recorded goal
     #[arg(default_value = "fibonacci")]
-    pub(super) which: DemoName,
+    pub(in crate::cli) which: DemoName,
     /// Folder for the files of the result [default: oarlock-out/<run>]
     #[arg(long, value_name = "DIR")]
-    pub(super) out: Option<PathBuf>,
+    pub(in crate::cli) out: Option<PathBuf>,
     /// Print the whole reply as JSON
     #[arg(long)]
-    pub(super) json: bool,
+    pub(in crate::cli) json: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum DemoName {
+pub(in crate::cli) enum DemoName {
     /// "Write a function to calculate fibonacci": six tasks, all pass
     Fibonacci,
     /// A todo REST API: several files, a first failure, a rework
@@ -282,85 +228,35 @@ pub(super) enum DemoName {
 }
 
 #[derive(Args, Clone, Debug)]
-pub(super) struct UpArgs {
+pub(in crate::cli) struct UpArgs {
     /// How many processes of a role: coder=2; may be repeated [default: one of each]
     #[arg(long = "role", value_name = "ROLE=N", value_parser = role_count)]
-    pub(super) roles: Vec<(Role, usize)>,
+    pub(in crate::cli) roles: Vec<(Role, usize)>,
     #[command(flatten)]
-    pub(super) model: ModelArgs,
+    pub(in crate::cli) model: ModelArgs,
 }
 
 #[derive(Args, Clone, Debug)]
-pub(super) struct WorkerVerb {
+pub(in crate::cli) struct WorkerVerb {
     /// The role to serve
-    pub(super) role: Role,
+    pub(in crate::cli) role: Role,
     #[command(flatten)]
-    pub(super) worker: WorkerArgs,
+    pub(in crate::cli) worker: WorkerArgs,
 }
 
 #[derive(Args, Clone, Debug)]
-pub(super) struct WorkerArgs {
+pub(in crate::cli) struct WorkerArgs {
     /// Tasks done at the same time [default: the role's]
     #[arg(long, value_name = "N")]
-    pub(super) slots: Option<usize>,
+    pub(in crate::cli) slots: Option<usize>,
     /// Seconds that work in hand may take after SIGTERM
     #[arg(long, value_name = "SECONDS", default_value = "20", value_parser = seconds)]
-    pub(super) grace: Duration,
+    pub(in crate::cli) grace: Duration,
     /// End when standard input closes
     #[arg(long, hide = true)]
-    pub(super) with_parent: bool,
+    pub(in crate::cli) with_parent: bool,
     #[command(flatten)]
-    pub(super) model: ModelArgs,
-}
-
-#[derive(Args, Clone, Debug)]
-pub(super) struct JsonArgs {
-    /// Print JSON
-    #[arg(long, short)]
-    pub(super) json: bool,
-}
-
-#[derive(Args, Clone, Debug)]
-pub(super) struct ShowArgs {
-    /// The run
-    pub(super) run: RunId,
-    /// Print JSON
-    #[arg(long, short)]
-    pub(super) json: bool,
-}
-
-#[derive(Args, Clone, Debug)]
-pub(super) struct StateArgs {
-    #[command(subcommand)]
-    pub(super) verb: StateVerb,
-}
-
-#[derive(Clone, Debug, Subcommand)]
-pub(super) enum StateVerb {
-    /// Print one value, or all of a run, as JSON
-    Get {
-        /// The run
-        run: RunId,
-        /// The name; all without it
-        name: Option<String>,
-    },
-    /// Set one value
-    Set {
-        /// The run
-        run: RunId,
-        /// The name
-        name: String,
-        /// The value, as JSON; anything else is taken as text
-        value: String,
-    },
-    /// Change several values together: name=value sets, name+=number adds
-    Update {
-        /// The run
-        run: RunId,
-        /// The changes
-        #[arg(required = true)]
-        changes: Vec<String>,
-    },
+    pub(in crate::cli) model: ModelArgs,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

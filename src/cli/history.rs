@@ -1,0 +1,98 @@
+//! `oarlock history`: every exchange of a run, in the order in which the server stored them.
+
+use serde::Serialize;
+
+use super::answer::out;
+use super::args::HistoryArgs;
+use super::attach;
+use super::config::Config;
+use super::logs::moment;
+use super::show::story;
+use super::story::{Story, Try};
+use crate::wire::{ContentHash, MessageType, Party, Role, TaskId};
+
+/// Digits of a hash that a line shows.
+const HASH_DIGITS: usize = 12;
+
+/// One exchange.
+#[derive(Serialize)]
+struct Line {
+    at: String,
+    from: Party,
+    to: Party,
+    #[serde(rename = "type")]
+    kind: MessageType,
+    task: TaskId,
+    attempt: u32,
+    /// Of a request: everything that the task gives its worker. Of a response: its content.
+    hash: Option<ContentHash>,
+    /// Bytes of the content.
+    bytes: u64,
+    /// Where the whole of it is kept.
+    reference: String,
+}
+
+pub(super) async fn history(config: &Config, args: HistoryArgs) -> anyhow::Result<()> {
+    let reached = attach::server(config).await?;
+    let story = story(config, &reached, &args.run).await?;
+    let lines = lines(&story, &|one| {
+        let to = one.reply.as_ref().map(|reply| reply.subject());
+        to.map(|to| reached.bus.root.result(&to)).unwrap_or_default()
+    });
+    if args.json {
+        return lines.iter().try_for_each(|line| out(&serde_json::to_string(line)?));
+    }
+    out(&format!(
+        "{:<14}{:<13}  {:<13} {:<9} {:<9} {:<13}{:>8}",
+        "TIME (UTC)", "FROM", "TO", "TYPE", "TASK", "HASH", "BYTES"
+    ))?;
+    for line in lines {
+        let time = line.at.split_once('T').map_or("", |(_, time)| time.trim_end_matches('Z'));
+        let task = if line.attempt > 1 { format!("{} #{}", line.task, line.attempt) } else { line.task.to_string() };
+        let hash = line.hash.as_ref().map_or("", |hash| &hash.as_str()[..HASH_DIGITS]);
+        let kind = if line.kind == MessageType::Request { "request" } else { "response" };
+        let (from, to) = (line.from.to_string(), line.to.to_string());
+        out(&format!("{time:<14}{from:<13}→ {to:<13} {kind:<9} {task:<9} {hash:<13}{:>8}", line.bytes))?;
+    }
+    Ok(())
+}
+
+fn lines(story: &Story, reference: &dyn Fn(&Try) -> String) -> Vec<Line> {
+    let orchestrator = Party::Role(Role::Orchestrator);
+    let mut lines: Vec<(i64, Line)> = Vec::new();
+    for one in &story.tries {
+        let (role, attempt) = (Party::Role(one.role), one.attempt);
+        if let (Some(request), Some(at)) = (&one.request, one.asked_at) {
+            let about = &request.metadata;
+            let line = Line {
+                at: moment(at),
+                from: request.from,
+                to: request.to,
+                kind: request.kind,
+                task: one.task.clone(),
+                attempt,
+                hash: about.input.clone(),
+                bytes: about.bytes,
+                reference: about.reference.clone().unwrap_or_default(),
+            };
+            lines.push((at, line));
+        }
+        if let (Some(reply), Some(at)) = (&one.reply, one.answered_at) {
+            let text = reply.text();
+            let line = Line {
+                at: moment(at),
+                from: role,
+                to: orchestrator,
+                kind: MessageType::Response,
+                task: one.task.clone(),
+                attempt,
+                hash: Some(ContentHash::of(text.as_bytes())),
+                bytes: text.len() as u64,
+                reference: reference(one),
+            };
+            lines.push((at, line));
+        }
+    }
+    lines.sort_by_key(|(at, _)| *at);
+    lines.into_iter().map(|(_, line)| line).collect()
+}
