@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Context;
 
 use super::exit::{Exit, ended};
-use super::talk::{plain, say};
+use super::talk::{on_out, plain, say};
 use crate::store::FileSet;
 use crate::wire::{FailureKind, Outcome, Reply, Report};
 
@@ -50,10 +50,15 @@ pub(super) fn print(reply: &Reply, shape: Shape, kept: bool) -> anyhow::Result<(
 /// Prints text; a reader that went away (`| head`) is no error. On a terminal, what would be commands to it is shown as
 /// blanks: much of what is printed here was written by a model.
 pub(super) fn out(text: &str) -> anyhow::Result<()> {
+    out_marked(text, "")
+}
+
+/// Prints a line, with its first `mark` in colour if colours are wanted.
+pub(super) fn out_marked(text: &str, mark: &str) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout();
     let written = match stdout.is_terminal() {
-        true => writeln!(stdout, "{}", plain(text)),
-        false => writeln!(stdout, "{text}"),
+        true => writeln!(stdout, "{}", on_out(&plain(text), mark)),
+        false => writeln!(stdout, "{}", on_out(text, mark)),
     };
     match written {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use clap::ColorChoice;
 use serde::Deserialize;
 
 use super::args::{Global, ModelArgs};
@@ -44,6 +45,8 @@ pub(super) struct Config {
     path: Option<std::ffi::OsString>,
     pub(super) server_sources: ServerSources,
     python: Option<PathBuf>,
+    /// Nobody is there to answer a question.
+    pub(super) no_input: bool,
     /// The command that edits a text.
     pub(super) editor: Option<String>,
     models: ModelSettings,
@@ -85,8 +88,7 @@ impl Config {
         let variable = |name: &str, file: &Option<String>| variable_of(name).or_else(|| file.clone());
         let configured = file.server.clone().zip(path.clone());
         let root = global.root.clone().or_else(|| variable("OARLOCK_ROOT", &file.root));
-        let roles_folder = variable_of("OARLOCK_ROLES").map(PathBuf::from).or_else(|| file.roles.clone());
-        let roles = RoleSet::load(roles_folder.as_deref()).map_err(usage)?;
+        let roles = RoleSet::load(roles_folder(&file, path.as_deref())?.as_deref()).map_err(usage)?;
         let sandbox = variable("OARLOCK_SANDBOX", &file.sandbox).unwrap_or_else(|| "auto".into());
         let cache = cache_folder();
         let runs = run_settings(&file, &roles)?;
@@ -110,6 +112,7 @@ impl Config {
                 cache: cache.clone(),
             },
             python: variable_of("OARLOCK_PYTHON").map(PathBuf::from).or_else(|| file.python.clone()),
+            no_input: global.no_input,
             editor: variable_of("VISUAL").or_else(|| variable_of("EDITOR")),
             models: models::settings(&file),
             model_options: models::options(&file)?,
@@ -144,6 +147,18 @@ impl Config {
     /// The configuration file in force, for child processes that stand elsewhere.
     pub(super) fn file(&self) -> Option<&Path> {
         self.file.as_deref()
+    }
+}
+
+/// Whether to print colours, to a stream that is a terminal or not.
+pub(super) fn colours(choice: ColorChoice, terminal: bool) -> bool {
+    match choice {
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
+        ColorChoice::Auto if variable_of("NO_COLOR").is_some() => false,
+        ColorChoice::Auto if variable_of("CLICOLOR_FORCE").is_some_and(|value| value != "0") => true,
+        ColorChoice::Auto if variable_of("CLICOLOR").is_some_and(|value| value == "0") => false,
+        ColorChoice::Auto => terminal && variable_of("TERM").is_none_or(|term| term != "dumb"),
     }
 }
 
@@ -226,6 +241,19 @@ pub(super) fn number<T: std::str::FromStr>(variable: &str, file: Option<T>) -> a
     }
 }
 
+/// The folder of role files, `roles` of a configuration file from that file's folder.
+fn roles_folder(file: &File, path: Option<&Path>) -> anyhow::Result<Option<PathBuf>> {
+    let beside = |roles: &PathBuf| path.and_then(Path::parent).map_or_else(|| roles.clone(), |place| place.join(roles));
+    let folder = variable_of("OARLOCK_ROLES").map(PathBuf::from).or_else(|| file.roles.as_ref().map(beside));
+    match folder {
+        Some(folder) if !folder.is_dir() => {
+            let why = "name one that exists in OARLOCK_ROLES or roles; `oarlock init` writes the built-in ones";
+            Err(usage(format!("the folder of roles {} is not there; {why}", folder.display())))
+        }
+        folder => Ok(folder),
+    }
+}
+
 fn run_settings(file: &File, roles: &RoleSet) -> anyhow::Result<RunSettings> {
     const REWORK_LIMIT: u32 = 100;
     let rework_max = number("OARLOCK_REWORK_MAX", file.rework_max)?.unwrap_or(limits::REWORK_MAX);
@@ -292,4 +320,26 @@ fn by_role<T: Copy>(table: &HashMap<String, T>, name: &str) -> anyhow::Result<Ha
         Err(error) => Err(usage(format!("configuration table [{name}]: {error}"))),
     };
     table.iter().map(entry).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The file that `oarlock init` writes, with every default in force.
+    #[test]
+    fn the_file_of_a_new_project_knows_every_setting() {
+        let text = include_str!("init/oarlock.toml");
+        let settings = |line: &str| match line.strip_prefix('#') {
+            Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => rest.to_owned(),
+            _ => line.to_owned(),
+        };
+        let all = text.lines().map(settings).collect::<Vec<_>>().join("\n");
+        let file: File = toml::from_str(&all).unwrap();
+        let missing = format!("{file:?}").contains("None");
+        assert!(!missing && file.slots.len() == 1 && file.timeout_s.len() == 1, "{file:?}");
+        assert_eq!((file.rework_max, file.retention_s), (Some(limits::REWORK_MAX), Some(RETENTION_S)));
+        let as_written: File = toml::from_str(text).unwrap();
+        assert!(as_written.server.is_none() && untrusted(&as_written).is_none());
+    }
 }

@@ -7,7 +7,7 @@ use anyhow::Context;
 use super::args::{DemoArgs, DemoName};
 use super::config::Config;
 use super::fleet::{ModelSource, Place};
-use super::run::{Delivery, Submission, with_local_fleet};
+use super::run::{Delivery, Submission, on_interrupt, with_local_fleet};
 use super::talk::say;
 
 /// A recorded goal: its words, and the replies that a model gave.
@@ -36,7 +36,8 @@ pub(super) async fn demo(config: &Config, args: DemoArgs) -> anyhow::Result<()> 
     say(&format!("goal: {}", demo.goal));
     let mut script = tempfile::NamedTempFile::with_prefix("oarlock-demo-").context("make a temporary file")?;
     script.write_all(demo.script.as_bytes()).context("write the recorded replies")?;
-    let delivery = Delivery { out: args.out, json: args.json, timeout: None, kept: false, on_interrupt: None };
+    let on_interrupt = on_interrupt(config, None)?;
+    let delivery = Delivery { out: args.out, json: args.json, timeout: None, kept: false, on_interrupt };
     let source = ModelSource::Script(script.path().to_owned());
     with_local_fleet(config, Place::Private, source, &Submission::of(demo.goal), &delivery).await
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::answer::out;
+use super::answer::{out, out_marked};
 use super::args::{JsonArgs, ModelArgs};
 use super::attach;
 use super::config::Config;
@@ -53,7 +53,7 @@ pub(super) async fn doctor(config: &Config, args: JsonArgs) -> anyhow::Result<()
         };
         let fix = line.fix.as_ref().map(|fix| format!("\n    fix: {fix}")).unwrap_or_default();
         if !args.json {
-            out(&format!("{mark} {}{fix}", line.what))?;
+            out_marked(&format!("{mark} {}{fix}", line.what), mark)?;
         }
     }
     if args.json {

@@ -26,6 +26,9 @@ pub(super) async fn interrupted(bus: &Bus, run: &RunId, choice: Option<OnInterru
     let look = if kept { format!("; run {run} is kept: oarlock show {run}") } else { String::new() };
     let ended_as = |what: String| ended(Exit::Interrupted, what);
     match cancel {
+        false if choice == OnInterrupt::Detach && kept => {
+            ended_as(format!("interrupted{look} (--on-interrupt cancel would have canceled it)"))
+        }
         false => ended_as(format!("interrupted{look}")),
         true => match cancel_run(bus, run, None, Some("canceled by Ctrl-C")).await {
             Ok(()) => ended_as(format!("run {run} is canceled")),

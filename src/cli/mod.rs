@@ -19,6 +19,7 @@ mod doctor;
 mod exit;
 mod fleet;
 mod history;
+mod init;
 mod interrupt;
 mod logging;
 mod models;
@@ -28,6 +29,7 @@ mod progress;
 mod ps;
 mod retry;
 mod run;
+mod shell;
 mod show;
 mod show_task;
 mod state;
@@ -39,8 +41,6 @@ mod worker;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
-
-use clap::Parser;
 
 use self::args::{Cli, Command, RoleCli, Verb};
 use self::config::Config;
@@ -54,11 +54,9 @@ pub fn main() -> ExitCode {
     if let Some(code) = as_helper() {
         return code;
     }
-    let cli = Cli::parse();
+    let cli: Cli = args::parse();
     logging::start(&cli.global, matches!(cli.command, Verb::Worker(_)));
-    if cli.global.quiet {
-        talk::be_quiet();
-    }
+    talk::set(&cli.global);
     enter(dispatch(cli))
 }
 
@@ -67,8 +65,9 @@ pub fn role_main(role: Role) -> ExitCode {
     if let Some(code) = as_helper() {
         return code;
     }
-    let cli = RoleCli::parse();
+    let cli: RoleCli = args::parse();
     logging::start(&cli.global, true);
+    talk::set(&cli.global);
     enter(async move {
         let config = Config::load(&cli.global)?;
         worker::serve(&config, role, &cli.worker).await
@@ -96,6 +95,13 @@ fn enter(command: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
 }
 
 async fn dispatch(cli: Cli) -> anyhow::Result<()> {
+    // These need no settings, and must work with broken ones.
+    match &cli.command {
+        Verb::Init(args) => return init::init(args),
+        Verb::Completions(args) => return shell::completions(args.shell),
+        Verb::Man(args) => return shell::man(args.dir.as_deref()),
+        _ => {}
+    }
     let config = Config::load(&cli.global)?;
     match cli.command {
         Verb::Run(args) => run::run(&config, args).await,
@@ -116,6 +122,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Verb::Migrate(args) => upkeep::migrate(&config, args).await,
         Verb::Chaos(args) => chaos::chaos(&config, args).await,
         Verb::Doctor(args) => doctor::doctor(&config, args).await,
+        Verb::Init(_) | Verb::Completions(_) | Verb::Man(_) => Ok(()),
     }
 }
 

@@ -1,5 +1,5 @@
-//! What a person sees while a run goes on: a line for each task that ended, a spinner for each that is under way. Without a
-//! terminal the same lines, and no spinner.
+//! What a person sees while a run goes on: its plan, a line for each task that ended, a spinner for each that is under way.
+//! Without a terminal the same lines, and no spinner.
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
@@ -11,13 +11,17 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::talk::{is_quiet, say};
-use crate::wire::{Event, EventKind, RunId, TaskId};
+use super::story::{first_line, tree};
+use super::talk::{is_quiet, on_err, plain, say, say_marked};
+use crate::store::Store;
+use crate::wire::{Event, EventKind, Plan, Role, RunId, TaskId, TaskStatus, TaskView};
 
 /// Pace of the spinners.
 const TICK_MS: u64 = 120;
 /// Characters of a task's words that a line shows.
 const WORDS_CHARS: usize = 70;
+/// How long the plan may be read for.
+const PLAN_MS_MAX: u64 = 2_000;
 /// How long the last events may be waited for.
 const LAST_EVENTS_MS: u64 = 300;
 
@@ -28,15 +32,22 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Shows the events of a run as they come.
-    pub(super) fn start(mut events: Subscriber, run: &RunId) -> Self {
+    /// Shows the events of a run as they come, and its plan when there is one.
+    pub(super) fn start(mut events: Subscriber, store: &Store, run: &RunId) -> Self {
         let (finish, mut finished) = oneshot::channel::<()>();
         say(&format!("run {run}"));
+        let (store, run) = (store.clone(), run.clone());
         let shown = tokio::spawn(async move {
             let mut screen = Screen::new();
             loop {
                 tokio::select! {
                     message = events.next() => match message.as_ref().map(|m| serde_json::from_slice::<Event>(&m.payload)) {
+                        Some(Ok(event)) if event.kind == EventKind::Planned => {
+                            screen.line(&format!("  plan: {}", one_line(&event.text)), "");
+                            // Told as it is read: what happens meanwhile waits in the subscription.
+                            let reading = tokio::time::timeout(Duration::from_millis(PLAN_MS_MAX), plan(&store, &run));
+                            if let Ok(Some(plan)) = reading.await { screen.plan(&plan) }
+                        },
                         Some(Ok(event)) => if screen.show(&event) { break },
                         Some(Err(_)) => {}
                         None => break,
@@ -59,6 +70,11 @@ impl Progress {
     }
 }
 
+async fn plan(store: &Store, run: &RunId) -> Option<Plan> {
+    let recorded = store.runs.record(run).await.ok()??;
+    store.runs.plan(run, recorded.record.plan.max(1)).await.ok()?
+}
+
 struct Screen {
     bars: MultiProgress,
     running: HashMap<(TaskId, u32), (ProgressBar, Instant)>,
@@ -75,8 +91,7 @@ impl Screen {
     fn show(&mut self, event: &Event) -> bool {
         let text = one_line(&event.text);
         match (event.kind, &event.task, event.attempt) {
-            (EventKind::Claimed, ..) => self.line(&format!("  · {text}")),
-            (EventKind::Planned, ..) => self.line(&format!("  plan: {text}")),
+            (EventKind::Claimed, ..) => self.line(&format!("  · {text}"), "·"),
             (EventKind::Finished, ..) => return true,
             (EventKind::Dispatched, Some(task), Some(attempt)) => self.begin(event, task, attempt, &text),
             (EventKind::Completed, Some(task), Some(attempt)) => self.end(event, task, attempt, "✓", &text),
@@ -108,13 +123,45 @@ impl Screen {
         let tokens = event.usage.map(|usage| usage.input + usage.output).filter(|tokens| *tokens > 0);
         let tokens = tokens.map(|tokens| format!(" {tokens} tok")).unwrap_or_default();
         let took = took.unwrap_or_default();
-        self.line(&format!("  {mark} {}{took}{tokens}  {text}", label(event, task, attempt)));
+        self.line(&format!("  {mark} {}{took}{tokens}  {text}", label(event, task, attempt)), mark);
     }
 
-    fn line(&self, text: &str) {
+    /// The tasks to come, each below the one that it waits for.
+    fn plan(&self, plan: &Plan) {
+        let root = TaskView {
+            id: TaskId::plan(),
+            description: String::new(),
+            role: Role::Planner,
+            status: TaskStatus::Completed,
+            dependencies: Vec::new(),
+            attempt: 1,
+            result: None,
+            passed: None,
+        };
+        let tasks = plan.tasks.iter().map(|task| TaskView {
+            id: task.id.clone(),
+            description: task.description.clone(),
+            role: task.role,
+            status: TaskStatus::Pending,
+            dependencies: task.depends_on.clone(),
+            attempt: 0,
+            ..root.clone()
+        });
+        let tasks: Vec<TaskView> = std::iter::once(root.clone()).chain(tasks).collect();
+        for (prefix, index) in tree(&tasks).into_iter().skip(1) {
+            let task = &tasks[index];
+            let name = format!("{prefix}{}", task.id);
+            self.line(
+                &format!("    {name:<14} {:<12} {}", task.role.name(), one_line(&first_line(&task.description))),
+                "",
+            );
+        }
+    }
+
+    fn line(&self, text: &str, mark: &str) {
         match self.live {
-            true => drop(self.bars.println(text)),
-            false => say(text),
+            true => drop(self.bars.println(on_err(&plain(text), mark))),
+            false => say_marked(text, mark),
         }
     }
 

@@ -14,7 +14,7 @@ use super::config::Config;
 use super::control;
 use super::exit::{Exit, ended};
 use super::fleet::{LocalFleet, Place, one_of_each};
-use super::run::{Delivery, model_source, wait_for_run};
+use super::run::{Delivery, model_source, on_interrupt, wait_for_run};
 use super::talk::say;
 use crate::bus::Bus;
 use crate::store::Store;
@@ -23,6 +23,11 @@ use crate::wire::{Plan, RunId};
 pub(super) async fn retry(config: &Config, args: RetryArgs) -> anyhow::Result<()> {
     if args.model.script.is_some() {
         let why = "a script answers on a private fleet alone, and no run is kept there; name a model, or leave it out";
+        return Err(ended(Exit::Usage, why));
+    }
+    if args.edit && config.no_input {
+        let why =
+            "--edit opens an editor, and --no-input asks nobody; change the plan over oarlock.control.retry instead";
         return Err(ended(Exit::Usage, why));
     }
     match attach::find(config).await? {
@@ -66,8 +71,9 @@ async fn again(config: &Config, bus: &Bus, args: &RetryArgs) -> anyhow::Result<(
         say(&format!("the fleet has it; look with: oarlock show {run}"));
         return out(run.as_str());
     }
-    let delivery =
-        Delivery { out: args.out.clone(), json: args.json, timeout: args.timeout, kept: true, on_interrupt: None };
+    let on_interrupt = on_interrupt(config, None)?;
+    let (out, json, timeout) = (args.out.clone(), args.json, args.timeout);
+    let delivery = Delivery { out, json, timeout, kept: true, on_interrupt };
     wait_for_run(bus, run, generation, events, &delivery).await
 }
 

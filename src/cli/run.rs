@@ -68,7 +68,7 @@ pub(super) async fn run(config: &Config, args: RunArgs) -> anyhow::Result<()> {
         json: args.json,
         timeout: args.timeout,
         kept: args.model.script.is_none(),
-        on_interrupt: args.on_interrupt,
+        on_interrupt: on_interrupt(config, args.on_interrupt)?,
     };
     let existing = match args.model.script {
         Some(_) => None,
@@ -94,6 +94,17 @@ pub(super) async fn run(config: &Config, args: RunArgs) -> anyhow::Result<()> {
             say("no fleet is running; starting one for this run");
             with_local_fleet(config, place, source, &submission, &delivery).await
         }
+    }
+}
+
+/// What Ctrl-C does where nobody may be asked.
+pub(super) fn on_interrupt(config: &Config, choice: Option<OnInterrupt>) -> anyhow::Result<Option<OnInterrupt>> {
+    match (config.no_input, choice) {
+        (true, Some(OnInterrupt::Ask)) => {
+            Err(ended(Exit::Usage, "--no-input asks nobody; say --on-interrupt detach or --on-interrupt cancel"))
+        }
+        (true, None) => Ok(Some(OnInterrupt::Detach)),
+        (_, choice) => Ok(choice),
     }
 }
 
@@ -256,7 +267,7 @@ pub(super) async fn wait_for_run(
     delivery: &Delivery,
 ) -> anyhow::Result<()> {
     let store = Store::new(bus);
-    let progress = Progress::start(events, run);
+    let progress = Progress::start(events, &store, run);
     let wait = delivery.timeout.unwrap_or(Duration::from_secs(RUN_WAIT_S_MAX));
     let result = TaskSubject::of_run(run, generation);
     let reply = tokio::select! {

@@ -1,6 +1,6 @@
 //! `oarlock show`: a run as it is stored, whether anybody works on it or not.
 
-use super::answer::out;
+use super::answer::{out, out_marked};
 use super::args::ShowArgs;
 use super::attach::{self, Reached};
 use super::config::Config;
@@ -46,8 +46,8 @@ fn print(story: &Story, now: i64) -> anyhow::Result<()> {
     out(&format!("{}  {}  {took}, {spent}", seen.run, seen.status.name()))?;
     out(&format!("goal: {}", first_line(&seen.goal)))?;
     for (prefix, index) in tree(&seen.tasks) {
-        for line in lines(story, &seen.tasks[index], &prefix, now) {
-            out(&line)?;
+        for (line, mark) in lines(story, &seen.tasks[index], &prefix, now) {
+            out_marked(&line, mark)?;
         }
     }
     if let Some(failure) = &seen.failure {
@@ -65,14 +65,15 @@ fn print(story: &Story, now: i64) -> anyhow::Result<()> {
 }
 
 /// A task's line, and before it one for each attempt that was not good enough.
-fn lines(story: &Story, task: &TaskView, prefix: &str, now: i64) -> Vec<String> {
+fn lines(story: &Story, task: &TaskView, prefix: &str, now: i64) -> Vec<(String, &'static str)> {
     let earlier = story.of_task(&task.id).filter(|one| one.attempt < task.attempt && one.reply.is_some());
-    let mut lines: Vec<String> = earlier
+    let mut lines: Vec<(String, &'static str)> = earlier
         .map(|one| {
             let words = one.reply.as_ref().map(|reply| first_line(reply.text())).unwrap_or_default();
             let name = format!("{} #{}", task.id, one.attempt);
             let took = one.took(now).map(short).unwrap_or_default();
-            row(&prefix.replace("└─", "├─"), one.mark(), &name, task, &took, one.tokens(), &words)
+            let row = row(&prefix.replace("└─", "├─"), one.mark(), &name, task, &took, one.tokens(), &words);
+            (row, one.mark())
         })
         .collect();
     let last = story.attempt(&task.id, task.attempt);
@@ -83,7 +84,8 @@ fn lines(story: &Story, task: &TaskView, prefix: &str, now: i64) -> Vec<String> 
         let needs: Vec<&str> = task.dependencies.iter().map(|id| id.as_str()).collect();
         words += &format!("  (after {})", needs.join(", "));
     }
-    lines.push(row(prefix, mark(task), &name, task, &took, last.map_or(0, |one| one.tokens()), &words));
+    let tokens = last.map_or(0, |one| one.tokens());
+    lines.push((row(prefix, mark(task), &name, task, &took, tokens, &words), mark(task)));
     lines
 }
 

@@ -112,6 +112,20 @@ impl RetryPolicy {
 }
 
 impl RoleDefinition {
+    /// The text of a built-in role file.
+    pub fn built_in(role: Role) -> &'static str {
+        match role {
+            Role::Orchestrator => include_str!("../../roles/orchestrator.md"),
+            Role::Planner => include_str!("../../roles/planner.md"),
+            Role::Researcher => include_str!("../../roles/researcher.md"),
+            Role::Coder => include_str!("../../roles/coder.md"),
+            Role::Qa => include_str!("../../roles/qa.md"),
+            Role::Reviewer => include_str!("../../roles/reviewer.md"),
+            Role::Documenter => include_str!("../../roles/documenter.md"),
+            Role::Synthesizer => include_str!("../../roles/synthesizer.md"),
+        }
+    }
+
     /// Reads a role file's text.
     ///
     /// # Errors
@@ -159,7 +173,7 @@ impl RoleSet {
             let file = folder.map(|folder| folder.join(format!("{role}.md"))).filter(|file| file.exists());
             let definition = match file {
                 Some(file) => read(role, &file)?,
-                None => RoleDefinition::parse(role, built_in(role))?,
+                None => RoleDefinition::parse(role, RoleDefinition::built_in(role))?,
             };
             set.insert(role, definition);
         }
@@ -169,19 +183,6 @@ impl RoleSet {
     /// The definition of a role.
     pub fn get(&self, role: Role) -> &RoleDefinition {
         &self.0[&role]
-    }
-}
-
-fn built_in(role: Role) -> &'static str {
-    match role {
-        Role::Orchestrator => include_str!("../../roles/orchestrator.md"),
-        Role::Planner => include_str!("../../roles/planner.md"),
-        Role::Researcher => include_str!("../../roles/researcher.md"),
-        Role::Coder => include_str!("../../roles/coder.md"),
-        Role::Qa => include_str!("../../roles/qa.md"),
-        Role::Reviewer => include_str!("../../roles/reviewer.md"),
-        Role::Documenter => include_str!("../../roles/documenter.md"),
-        Role::Synthesizer => include_str!("../../roles/synthesizer.md"),
     }
 }
 
@@ -240,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_bad_file_says_what_is_wrong() {
-        let good = built_in(Role::Coder);
+        let good = RoleDefinition::built_in(Role::Coder);
         for (text, says) in [
             ("no front matter".to_owned(), "begin with"),
             ("---\nname: coder\n".to_owned(), "closing"),
@@ -273,7 +274,11 @@ mod tests {
     #[test]
     fn a_folder_replaces_single_roles() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("qa.md"), built_in(Role::Qa).replace("time_s: 600", "time_s: 7")).unwrap();
+        std::fs::write(
+            folder.path().join("qa.md"),
+            RoleDefinition::built_in(Role::Qa).replace("time_s: 600", "time_s: 7"),
+        )
+        .unwrap();
         let set = RoleSet::load(Some(folder.path())).unwrap();
         assert_eq!((set.get(Role::Qa).limits.time_s, set.get(Role::Coder).limits.time_s), (7, 900));
     }

@@ -36,6 +36,7 @@ mod outage;
 mod reading;
 mod retry;
 mod share;
+mod shell;
 mod side_by_side;
 mod smoke;
 mod snapshot;

@@ -1,16 +1,18 @@
 //! The command line.
 
 mod reading;
+mod setup;
 mod upkeep;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub(in crate::cli) use self::reading::{
     ArtifactsArgs, HistoryArgs, JsonArgs, LogsArgs, LsArgs, ShowArgs, StateArgs, StateVerb,
 };
+pub(in crate::cli) use self::setup::{CompletionsArgs, InitArgs, ManArgs};
 pub(in crate::cli) use self::upkeep::{ChaosArgs, DeadArgs, DeadVerb, GcArgs, MigrateArgs};
 use crate::wire::{Role, RunId, TaskId};
 
@@ -48,6 +50,15 @@ impl Command {
     }
 }
 
+/// Reads the command line; help and errors are coloured as `--color` says.
+pub(in crate::cli) fn parse<T: CommandFactory + FromArgMatches>() -> T {
+    let mut words = std::env::args().skip_while(|word| word != "--color" && !word.starts_with("--color="));
+    let word = words.next().and_then(|word| word.strip_prefix("--color=").map(str::to_owned).or_else(|| words.next()));
+    let choice = word.and_then(|word| ColorChoice::from_str(&word, true).ok()).unwrap_or_default();
+    let matches = T::command().color(choice).get_matches();
+    T::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
 #[derive(Args, Clone, Debug)]
 pub(in crate::cli) struct Global {
     /// NATS server, or several separated by commas [env: OARLOCK_SERVER, NATS_URL]
@@ -71,6 +82,12 @@ pub(in crate::cli) struct Global {
     /// No progress and no talk on standard error, errors alone
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(in crate::cli) quiet: bool,
+    /// When to print colours; NO_COLOR and CLICOLOR_FORCE are followed
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub(in crate::cli) color: ColorChoice,
+    /// Ask nothing: what would be a question takes its default or fails, and names the flag that answers it
+    #[arg(long, global = true)]
+    pub(in crate::cli) no_input: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -112,6 +129,12 @@ pub(in crate::cli) enum Verb {
     Chaos(ChaosArgs),
     /// Check what a fleet needs, each line with its fix
     Doctor(JsonArgs),
+    /// Write a project's files: settings, roles, a compose file
+    Init(InitArgs),
+    /// Print the completions of a shell; for bash: source <(oarlock completions bash)
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write one for each verb into a folder
+    Man(ManArgs),
 }
 
 #[derive(Args, Clone, Debug, Default)]
