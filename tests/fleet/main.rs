@@ -34,6 +34,7 @@ mod migrate;
 mod nats_cli;
 mod outage;
 mod reading;
+mod real_model;
 mod retry;
 mod share;
 mod shell;
