@@ -27,9 +27,8 @@ struct Line {
 pub(super) async fn ls(config: &Config, args: LsArgs) -> anyhow::Result<()> {
     let reached = attach::server(config).await?;
     let store = Store::new(&reached.bus);
-    let runs = store.runs.list().await?;
-    let (total, limit) = (runs.len(), usize::from(args.limit));
-    let lines = futures::stream::iter(runs.into_iter().take(limit)).map(|run| {
+    let (runs, total) = store.runs.list(usize::from(args.limit)).await?;
+    let lines = futures::stream::iter(runs).map(|run| {
         let store = &store;
         async move {
             // A goal that cannot be read is no reason to hide the run.
@@ -46,13 +45,14 @@ pub(super) async fn ls(config: &Config, args: LsArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     let now = reached.bus.server_now().await?;
+    let lines_shown = lines.len();
     out(&format!("{:<22}{:<16}{:>8}  GOAL", "RUN", "STATUS", "AGE"))?;
     for line in lines {
         let age = short(since(now, line.submitted_at.saturating_mul(1_000_000_000)));
         out(&format!("{:<22}{:<16}{age:>8}  {}", line.run, line.status.name(), first_line(&line.goal)))?;
     }
-    if total > limit {
-        say(&format!("{} older ones are not listed: oarlock ls -n {total}", total - limit));
+    if total > lines_shown {
+        say(&format!("{} older ones are not listed: oarlock ls -n {total}", total - lines_shown));
     }
     Ok(())
 }
