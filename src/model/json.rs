@@ -219,8 +219,11 @@ fn ask_again(request: &mut ChatRequest, answer: &str, complaints: &[String]) {
     // An empty turn is refused by the vendors.
     let shown = if shown.trim().is_empty() { "(no answer)" } else { shown };
     request.messages.push(ChatMessage::assistant(shown));
+    // Some servers take a schema and do not heed it: now the model sees it in any case.
+    let shape = request.schema.as_ref().map(|output| format!("\nIt must fit this JSON Schema:\n{}", output.schema));
     request.messages.push(ChatMessage::user(format!(
-        "That answer cannot be used:\n- {}\nAnswer again with the whole corrected JSON and nothing else.",
-        complaints.join("\n- ")
+        "That answer cannot be used:\n- {}\nAnswer again with the whole corrected JSON and nothing else.{}",
+        complaints.join("\n- "),
+        shape.unwrap_or_default()
     )));
 }

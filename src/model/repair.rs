@@ -91,9 +91,12 @@ fn parts(text: &str) -> Vec<String> {
     parts
 }
 
-/// True when the text ends inside a string: closing it would pass off half a text as the whole.
+/// True when the text ends inside a string: closing it would pass off half a text as the whole. A quote before the last
+/// brackets ends the string all the same, and there is one quote too many elsewhere; brackets alone may be those of code.
 fn is_cut(part: &str) -> bool {
-    matches!(scan(part), End::InString) && !part.trim_end().ends_with(['}', ']'])
+    let without_brackets = part.trim_end_matches(|c: char| c.is_whitespace() || c == '}' || c == ']');
+    matches!(scan(part), End::InString)
+        && (without_brackets.len() == part.trim_end().len() || !without_brackets.ends_with('"'))
 }
 
 /// Contents of ``` blocks that start like JSON; a last block may be open.
@@ -276,7 +279,12 @@ mod tests {
 
     #[test]
     fn a_text_cut_inside_a_string_is_not_completed() {
-        for text in [r#"{"answer": "half of"#, r#"{"a": 1, "answ"#, "```json\n{\"a\": [\"x\", \"y"] {
+        for text in [
+            r#"{"answer": "if (x) { return }"#,
+            r#"{"answer": "half of"#,
+            r#"{"a": 1, "answ"#,
+            "```json\n{\"a\": [\"x\", \"y",
+        ] {
             assert!(first(text).is_none(), "{text}");
         }
     }

@@ -199,6 +199,46 @@ async fn who_cannot_stream_is_asked_for_the_whole() {
 }
 
 #[tokio::test]
+async fn a_model_that_the_server_does_not_have_is_told_with_those_that_it_has() {
+    let Some(mountebank) = &Mountebank::start().await else { return };
+    let data = |names: &[&str]| json!({"data": names.iter().map(|name| json!({"id": name})).collect::<Vec<_>>()});
+    let models = |names: &[&str]| json!({"models": names.iter().map(|name| json!({"name": name})).collect::<Vec<_>>()});
+    let many: Vec<String> = (1..=12).map(|number| format!("model-{number}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    for (provider, said, list, shown) in [
+        (Provider::OpenAi, "The model `m` does not exist", data(&many), "model-1, model-2"),
+        (Provider::Anthropic, "model: m", data(&["claude-a", "claude-b"]), "it has claude-a, claude-b;"),
+        (Provider::Gemini, "models/m is not found for API version v1beta", models(&["models/gemini-a"]), "gemini-a;"),
+        (Provider::Ollama, "model 'm' not found", models(&["qwen3:8b"]), "it has qwen3:8b;"),
+    ] {
+        let refusal = answer(404, &json!({}), &json!({"error": {"message": said}}).to_string());
+        let list = answer(200, &json!({"content-type": "application/json"}), &list.to_string());
+        let (told, gaps) = outcome(mountebank, provider, true, vec![refusal.clone(), list]).await;
+        let text = told.unwrap_err().to_string();
+        assert!(text.contains(shown) && text.contains(said) && text.len() < 500, "{provider}: {text}");
+        assert!(!text.contains("model-9"), "the list is cut: {text}");
+        assert_eq!(gaps.len(), 1, "{provider}: one look at the list");
+        // A list that has it, or none at all: then it was something else.
+        for list in [answer(200, &json!({}), &data(&["m"]).to_string()), answer(500, &json!({}), "")] {
+            let (told, _) = outcome(mountebank, provider, false, vec![refusal.clone(), list]).await;
+            assert!(matches!(told, Err(ModelError::BadRequest { status: 404, .. })), "{provider}: {told:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_web_page_is_no_model() {
+    let Some(mountebank) = &Mountebank::start().await else { return };
+    let page = answer(200, &json!({"content-type": "text/html"}), "<!doctype html><title>Welcome</title>");
+    for (provider, stream) in BOTH.into_iter().flat_map(|provider| [(provider, false), (provider, true)]) {
+        let (told, gaps) = outcome(mountebank, provider, stream, vec![page.clone()]).await;
+        let text = told.unwrap_err().to_string();
+        assert!(text.contains("<!doctype html>") && text.contains("base URL"), "{provider}: {text}");
+        assert!(gaps.is_empty(), "{provider}: {gaps:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_rate_limit_tells_how_long_the_fleet_should_pause() {
     let Some(mountebank) = &Mountebank::start().await else { return };
     for (headers, heard_s) in [(json!({"retry-after": "300"}), 300), (json!({}), LIMITED_S)] {

@@ -145,6 +145,26 @@ async fn a_dead_port_says_so_without_key_or_prompt() {
     assert!(!text.contains("hunter2") && !text.contains("secret prompt"), "{text}");
 }
 
+/// Runs itself again with a proxy in the environment, which then is asked in the remote server's place.
+#[tokio::test]
+async fn a_remote_server_is_asked_through_the_proxy() {
+    if std::env::var_os("OARLOCK_TEST_PROXIED").is_some() {
+        let reply = ask(&spec(Provider::OpenAi, "http://models.invalid/v1", "m"), &request("hello")).await.unwrap();
+        assert_eq!(reply.text, "fine");
+        return;
+    }
+    let proxy = Server::start(vec![good()]).await;
+    let mut again = tokio::process::Command::new(std::env::current_exe().unwrap());
+    again.args(["--exact", "hostile::a_remote_server_is_asked_through_the_proxy"]);
+    again.env("OARLOCK_TEST_PROXIED", "1").env("HTTP_PROXY", &proxy.url).env("http_proxy", &proxy.url);
+    let output = again.env_remove("NO_PROXY").env_remove("no_proxy").output().await.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    let seen = proxy.seen();
+    assert_eq!(seen.len(), 1);
+    assert!(seen[0].head.starts_with("POST http://models.invalid/v1/chat/completions "), "{}", seen[0].head);
+}
+
 /// Runs another test of this file again with a dead proxy in the environment.
 #[test]
 fn loopback_is_never_asked_through_a_proxy() {

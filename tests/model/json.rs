@@ -82,6 +82,7 @@ async fn a_misfit_is_asked_again_once_with_its_path() {
     assert_eq!(second.len(), 3);
     assert_eq!((second[1].author, second[1].text.as_str()), (Author::Assistant, "{\"answer\": 5}"));
     assert!(second[2].text.contains("/answer") && second[2].text.contains("string"), "{}", second[2].text);
+    assert!(second[2].text.contains("\"minLength\":1"), "a server that heeds no schema: {}", second[2].text);
 }
 
 #[tokio::test]

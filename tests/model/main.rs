@@ -10,6 +10,7 @@
 mod aimock;
 #[path = "../common/aimock.rs"]
 mod aimock_process;
+mod broken;
 mod choosing;
 mod faults;
 mod headers;
