@@ -14,7 +14,7 @@ use super::error::{ModelError, Peer};
 use super::prices::Prices;
 use super::{ChatModel, ChatReply, ChatRequest};
 
-/// Default wait for the first byte of a streamed answer: local servers read a long prompt before they say a word.
+/// Default wait for the first word of a streamed answer: local servers read a long prompt before they say a word.
 pub const FIRST_BYTE_S: u64 = 300;
 /// Default wait for the next byte of an answer: models that think do so in silence.
 pub const READ_S: u64 = 120;
@@ -26,7 +26,7 @@ const MODEL_LIMIT: &str = "model_calls_max";
 /// How long a server may be silent. The whole call has [`ChatRequest::timeout`] besides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waits {
-    /// Until the first byte of a streamed answer.
+    /// Until the first word of a streamed answer, and so until its first byte.
     pub first_byte: Duration,
     /// Until the next byte of any answer.
     pub read: Duration,

@@ -107,22 +107,25 @@ impl Transport {
         if !kind.to_ascii_lowercase().starts_with("text/event-stream") {
             return self.whole(response).await.map(Streamed::Whole);
         }
-        // The headers may come long before the model's first word.
-        let first = self.waits.first_byte.saturating_sub(begun.elapsed());
-        self.events(&mut response, partial, first).await.map(Streamed::Answer)
+        self.events(&mut response, partial, begun + self.waits.first_byte).await.map(Streamed::Answer)
     }
 
     async fn events(
         &self,
         response: &mut Response,
         mut partial: Partial,
-        first: Duration,
+        first_until: Instant,
     ) -> Result<Answer, ModelError> {
-        let (mut events, mut bytes, mut wait, mut silence) = (Events::default(), 0, first, Silence::FirstByte);
+        let (mut events, mut bytes) = (Events::default(), 0);
         let provider = self.peer.provider.unwrap_or(Provider::OpenAi);
         let stopped = loop {
+            // Servers open a stream long before they have read the prompt.
+            let left = first_until.saturating_duration_since(Instant::now());
+            let (wait, silence) = match partial.text.is_empty() && left > self.waits.read {
+                true => (left, Silence::FirstByte),
+                false => (self.waits.read, Silence::Between),
+            };
             let chunk = timeout(wait, response.chunk()).await.map_err(|_| self.silent(silence))?;
-            (wait, silence) = (self.waits.read, Silence::Between);
             let mut take = |data: &str| partial.take(provider, data);
             let taken = match chunk {
                 Ok(Some(chunk)) => {

@@ -197,8 +197,18 @@ async fn silence_has_an_end_before_the_first_byte_between_bytes_and_over_all() {
     let words = json!({"content": "one two three four"});
     let all = [
         ("mute", json!({"response": words, "streamingProfile": {"ttft": 3_000, "tps": 1}})),
+        // The stream is opened at once, and then the prompt is read.
+        (
+            "early",
+            json!({"response": words,
+            "recordedTimings": {"ttftMs": 0, "interChunkDelaysMs": [3_000, 0, 0], "totalDurationMs": 3_000}}),
+        ),
         ("late", json!({"response": words, "streamingProfile": {"ttft": 3_000, "tps": 1}})),
-        ("slow", json!({"response": words, "streamingProfile": {"ttft": 0, "tps": 0.25}, "chunkSize": 4})),
+        (
+            "slow",
+            json!({"response": words, "chunkSize": 4,
+            "recordedTimings": {"ttftMs": 0, "interChunkDelaysMs": [0, 0, 0, 4_000, 0, 0, 0], "totalDurationMs": 4_000}}),
+        ),
     ];
     let fixtures = all.iter().flat_map(|(name, answer)| fixtures(name, answer, None));
     let Some(aimock) = Aimock::start(fixtures.collect()).await else { return };
@@ -208,14 +218,17 @@ async fn silence_has_an_end_before_the_first_byte_between_bytes_and_over_all() {
         async move { outcome(aimock, name, (provider, true), waits, timeout).await }
     };
     for provider in [Provider::OpenAi, Provider::Anthropic] {
-        let (mute, slow, whole) = tokio::join!(
+        let (early, mute, slow, whole) = tokio::join!(
+            call("early", provider, waits, 9_000),
             call("mute", provider, waits, 9_000),
             call("slow", provider, waits, 9_000),
             call("late", provider, Waits::default(), 1_000)
         );
-        let text = mute.0.unwrap_err().to_string();
-        assert!(text.contains("not a word for 0.7 s") && text.contains("first_byte_s"), "{provider}: {text}");
-        assert_eq!(mute.1.len(), 3, "{provider}: {:?}", mute.1);
+        for (outcome, gaps) in [early, mute] {
+            let text = outcome.unwrap_err().to_string();
+            assert!(text.contains("not a word for 0.7 s") && text.contains("first_byte_s"), "{provider}: {text}");
+            assert_eq!(gaps.len(), 3, "{provider}: {gaps:?}");
+        }
         let text = slow.0.unwrap_err().to_string();
         assert!(text.contains("nothing more for 0.4 s") && text.contains("read_s"), "{provider}: {text}");
         assert_eq!(slow.1.len(), 3, "{provider}: {:?}", slow.1);
