@@ -19,6 +19,7 @@ use crate::model::{ModelOptions, ModelSettings};
 use crate::orchestrator::{Rules, RunSettings};
 use crate::roles::RoleSet;
 use crate::sandbox::{Choice, Python};
+use crate::sources::{ALLOWED_MAX, Allowed, Fetcher, Policy, Sources, Web};
 use crate::wire::{Role, Root, limits};
 
 /// Configuration file of a project.
@@ -41,6 +42,8 @@ pub(super) struct Config {
     pub(super) retention: Duration,
     pub(super) slots: HashMap<Role, usize>,
     pub(super) sandbox: Choice,
+    /// How the researcher reads pages.
+    pub(super) sources: Sources,
     pub(super) cache: PathBuf,
     path: Option<std::ffi::OsString>,
     pub(super) server_sources: ServerSources,
@@ -71,6 +74,8 @@ pub(super) struct File {
     roles: Option<PathBuf>,
     sandbox: Option<String>,
     python: Option<PathBuf>,
+    web: Option<String>,
+    web_allow: Vec<String>,
     rework_max: Option<u32>,
     exchanges_max: Option<usize>,
     replicas: Option<usize>,
@@ -105,6 +110,7 @@ impl Config {
             retention: retention(&file)?,
             slots: by_role(&file.slots, "slots")?,
             sandbox: sandbox.parse::<Choice>().map_err(usage)?,
+            sources: sources(&file)?,
             path: std::env::var_os("PATH"),
             server_sources: ServerSources {
                 named: variable_of("OARLOCK_NATS_SERVER").map(PathBuf::from),
@@ -205,6 +211,8 @@ fn untrusted(file: &File) -> Option<&'static str> {
     let off = |choice: &String| choice == "off";
     match () {
         () if file.python.is_some() => Some("python"),
+        () if file.web.as_ref().is_some_and(|web| web == "open") => Some("web = \"open\""),
+        () if !file.web_allow.is_empty() => Some("web_allow"),
         () if file.sandbox.as_ref().is_some_and(off) => Some("sandbox = \"off\""),
         () if file.base_url.as_ref().is_some_and(elsewhere) => Some("base_url of another machine"),
         () => None,
@@ -300,6 +308,20 @@ fn retention(file: &File) -> anyhow::Result<Duration> {
         0 => Err(usage("retention_s is 0; it must be a second or more")),
         seconds => Ok(Duration::from_secs(seconds)),
     }
+}
+
+/// What the researcher may read: `OARLOCK_WEB` and `OARLOCK_WEB_ALLOW` (comma-separated), `web` and `web_allow`.
+fn sources(file: &File) -> anyhow::Result<Sources> {
+    let web = variable_of("OARLOCK_WEB").or_else(|| file.web.clone());
+    let web = web.map_or_else(|| Ok(Web::default()), |web| web.parse()).map_err(usage)?;
+    let listed = variable_of("OARLOCK_WEB_ALLOW").map(|list| list.split(',').map(str::to_owned).collect());
+    let listed: Vec<String> = listed.unwrap_or_else(|| file.web_allow.clone());
+    if listed.len() > ALLOWED_MAX {
+        return Err(usage(format!("web_allow has {} entries, more than allowed_max {ALLOWED_MAX}", listed.len())));
+    }
+    let allowed: Result<Vec<Allowed>, String> = listed.iter().map(|entry| entry.parse()).collect();
+    let allowed = allowed.map_err(|error| usage(format!("web_allow: {error}")))?;
+    Ok(Sources { web, fetcher: Fetcher::new(Policy::allowing(allowed)) })
 }
 
 /// Arms the failpoint that `OARLOCK_CRASH_AT` or `OARLOCK_STOP_AT` names, for tests of what survives a death there.

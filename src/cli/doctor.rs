@@ -12,6 +12,7 @@ use super::ps::processes;
 use super::worker::prepare;
 use crate::bus::Bus;
 use crate::model;
+use crate::sources::Web;
 use crate::wire::{Role, limits};
 
 /// How a check came out.
@@ -44,6 +45,7 @@ pub(super) async fn doctor(config: &Config, args: JsonArgs) -> anyhow::Result<()
     lines.extend(fleet(config).await);
     lines.push(model_line(config).await);
     lines.push(sandbox(config).await);
+    lines.push(web(config));
     lines.push(bounds(config));
     for line in &lines {
         let mark = match line.level {
@@ -114,6 +116,22 @@ async fn sandbox(config: &Config) -> Line {
     match prepare(config.python_candidates(), config.cache.clone(), config.sandbox).await {
         Ok(sandbox) => ok(format!("sandbox for tests: {} ({})", sandbox.tier(), sandbox.layers().join(", "))),
         Err(why) => not_ok(Level::Broken, format!("no sandbox for tests: {why}"), "apt-get install bubblewrap python3"),
+    }
+}
+
+fn web(config: &Config) -> Line {
+    let reads = match config.sources.web {
+        Web::Off => "no page (web = \"off\")",
+        Web::Named => "the pages that goals and attached files name",
+        Web::Open => "every page that a goal, a file or a model names (web = \"open\")",
+    };
+    let inside = match config.sources.fetcher.allowed() {
+        0 => String::new(),
+        count => format!(", and {count} hosts or networks of web_allow"),
+    };
+    match config.sources.web {
+        Web::Off => ok(format!("the researcher reads {reads}")),
+        _ => ok(format!("the researcher reads {reads}: public hosts{inside}")),
     }
 }
 

@@ -17,6 +17,7 @@ mod dead;
 mod demo;
 mod doctor;
 mod exit;
+mod files;
 mod fleet;
 mod history;
 mod init;

@@ -13,6 +13,7 @@ use super::args::{ModelArgs, OnInterrupt, RunArgs};
 use super::attach;
 use super::config::Config;
 use super::exit::{Exit, ended};
+use super::files::attached;
 use super::fleet::{LocalFleet, ModelSource, Place, one_of_each};
 use super::interrupt::interrupted;
 use super::progress::Progress;
@@ -162,43 +163,6 @@ fn goal_text(args: &RunArgs) -> anyhow::Result<String> {
     })?;
     let request = GoalRequest { goal: text, attachments: Vec::new() };
     Ok(request.checked().map_err(|error| refused(error.to_string()))?.goal)
-}
-
-/// The attached files under the names that the fleet sees: the path as given when it is relative, the file name otherwise.
-fn attached(paths: &[PathBuf]) -> anyhow::Result<FileSet> {
-    let mut files = FileSet::new();
-    for path in paths {
-        let shown = path.display();
-        let refused = |why: String| ended(Exit::Usage, format!("attached file {shown}: {why}"));
-        let bytes = std::fs::metadata(path).map_err(|error| refused(error.to_string()))?;
-        if !bytes.is_file() {
-            return Err(refused("it is no regular file".into()));
-        }
-        if bytes.len() > limits::FILE_BYTES_MAX as u64 {
-            return Err(refused(format!(
-                "it has {} bytes, more than file_bytes_max {}",
-                bytes.len(),
-                limits::FILE_BYTES_MAX
-            )));
-        }
-        let name = name_of(path).map_err(|error| refused(error.to_string()))?;
-        let content = std::fs::read(path).map_err(|error| refused(error.to_string()))?;
-        if files.insert(name.clone(), content).is_some() {
-            return Err(refused(format!("another attached file is called {name} as well")));
-        }
-    }
-    if files.len() > limits::ATTACHMENTS_MAX {
-        let (count, max) = (files.len(), limits::ATTACHMENTS_MAX);
-        return Err(ended(Exit::Usage, format!("{count} files are attached, more than attachments_max {max}")));
-    }
-    Ok(files)
-}
-
-fn name_of(path: &Path) -> Result<FilePath, crate::wire::BadPath> {
-    let text = path.to_string_lossy().into_owned();
-    let plain = text.strip_prefix("./").unwrap_or(&text).parse::<FilePath>();
-    let last = || path.file_name().unwrap_or_default().to_string_lossy().parse();
-    plain.or_else(|_| last())
 }
 
 /// Sends the goal. The key makes a repeated send harmless, and tells the run's id before it is sent, so that files can be

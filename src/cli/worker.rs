@@ -54,7 +54,9 @@ pub(super) async fn serve(config: &Config, role: Role, args: &WorkerArgs) -> any
         _ => {
             let tester = (role == Role::Qa).then(|| tester(config));
             let model = model_of(config, role, &args.model, scripted.clone()).await?;
-            let desk = Desk { definition: definition.clone(), bus: bus.clone(), store: store.clone(), model, tester };
+            let sources = (role == Role::Researcher).then(|| config.sources.clone());
+            let desk =
+                Desk { definition: definition.clone(), bus: bus.clone(), store: store.clone(), model, tester, sources };
             let limit = config.runs.limits.get(&role).copied().unwrap_or(definition.limits.time());
             let handler = TaskHandler::new(&bus, &store, Arc::new(desk), name.clone());
             (Arc::new(handler), vec![ask_door(&bus, &store, role, limit)])

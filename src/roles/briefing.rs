@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
+use super::researcher::Material;
 use crate::store::{FileSet, Store, StoreError};
 use crate::wire::{Content, ContentHash, Failure, FailureKind, Role, Task, TaskId};
 
@@ -15,6 +16,8 @@ pub(super) struct Briefing {
     pub(super) files: FileSet,
     /// Hash of the words that the model was asked with, once it was.
     pub(super) asked: OnceLock<ContentHash>,
+    /// What a researcher read for it; empty for the others.
+    pub(super) material: Material,
 }
 
 /// One earlier reply, in words.
@@ -45,6 +48,7 @@ impl Briefing {
             evidence: evidence.into_values().collect(),
             files,
             asked: OnceLock::new(),
+            material: Material::default(),
         })
     }
 }

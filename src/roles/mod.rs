@@ -5,6 +5,7 @@
 //! its reply, so a task that runs twice does no harm.
 
 mod briefing;
+mod citations;
 mod coder;
 mod definition;
 mod documenter;
@@ -28,6 +29,7 @@ use crate::bus::Bus;
 use crate::model::{
     CallContext, ChatMessage, ChatModel, ChatRequest, Finish, JsonError, OutputSchema, complete_json_checked,
 };
+use crate::sources::Sources;
 use crate::store::Store;
 use crate::wire::{Artifact, Failure, FailureKind, Outcome, Reply, Report, Role, Task, Usage};
 use crate::worker::Work;
@@ -52,6 +54,8 @@ pub struct Desk {
     pub model: Result<Arc<dyn ChatModel>, Failure>,
     /// The means to run tests; only qa has them.
     pub tester: Option<Arc<Tester>>,
+    /// The means to read pages; only the researcher has them.
+    pub sources: Option<Sources>,
 }
 
 /// What a role made of a task.
@@ -72,7 +76,7 @@ impl Work for Desk {
     async fn work(&self, task: &Task) -> Reply {
         let mut usage = Usage::default();
         let (made, prompt) = match Briefing::fetch(&self.store, task).await {
-            Ok(briefing) => (self.produce(&briefing, &mut usage).await, briefing.asked.into_inner()),
+            Ok(mut briefing) => (self.produce(&mut briefing, &mut usage).await, briefing.asked.into_inner()),
             Err(failure) => (Err(failure), None),
         };
         let outcome = match made {
@@ -84,7 +88,7 @@ impl Work for Desk {
 }
 
 impl Desk {
-    async fn produce(&self, briefing: &Briefing, usage: &mut Usage) -> Result<Product, Failure> {
+    async fn produce(&self, briefing: &mut Briefing, usage: &mut Usage) -> Result<Product, Failure> {
         match briefing.task.role {
             Role::Planner => planner::work(self, briefing, usage).await,
             Role::Researcher => researcher::work(self, briefing, usage).await,

@@ -59,6 +59,11 @@ impl Fetcher {
         Self { page_time: page_time.min(self.page_time), ..self }
     }
 
+    /// Entries of its policy's allow list.
+    pub fn allowed(&self) -> usize {
+        self.policy.len()
+    }
+
     /// Reads the page at `url`, of at most `bytes_max` bytes (and [`PAGE_BYTES_MAX`]).
     ///
     /// # Errors

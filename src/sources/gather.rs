@@ -150,8 +150,8 @@ impl Sources {
         let room = PAGES_BYTES_MAX.saturating_sub(gathered.pages.iter().map(|page| page.bytes).sum());
         let share = room / urls.len().max(1);
         let late = |_| format!("the time for reading, {} s, was over", time.as_secs());
-        let read = stream::iter(urls).map(|url| async move {
-            let page = timeout_at(deadline, self.fetcher.read(url, share)).await;
+        let read = stream::iter(urls.to_vec()).map(|url| async move {
+            let page = timeout_at(deadline, self.fetcher.read(&url, share)).await;
             (url, page.map_err(late).and_then(|page| page))
         });
         let mut read = std::pin::pin!(read.buffered(TOGETHER_MAX));
@@ -159,7 +159,7 @@ impl Sources {
             match page {
                 Ok(page) if gathered.pages.iter().any(|other| other.address == page.address) => {}
                 Ok(page) => gathered.pages.push(page),
-                Err(why) => gathered.leave(url, &why),
+                Err(why) => gathered.leave(&url, &why),
             }
         }
     }

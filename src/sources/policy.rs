@@ -94,6 +94,11 @@ impl Policy {
         Self { allowed: allowed.into_iter().take(ALLOWED_MAX).collect() }
     }
 
+    /// Entries of the allow list.
+    pub(super) fn len(&self) -> usize {
+        self.allowed.len()
+    }
+
     /// Looks at a URL as it is written.
     ///
     /// # Errors

@@ -35,12 +35,15 @@ mod nats_cli;
 mod outage;
 mod reading;
 mod real_model;
+#[path = "../common/pages.rs"]
+mod pages;
 mod retry;
 mod share;
 mod shell;
 mod side_by_side;
 mod smoke;
 mod snapshot;
+mod sources;
 mod state;
 mod story;
 mod tool;

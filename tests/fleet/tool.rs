@@ -197,6 +197,9 @@ async fn every_end_has_its_code_and_says_what_to_do() {
         ("sandbox = \"off\"", "sandbox = \"off\" is not taken"),
         ("python = \"./python\"", "python is not taken"),
         ("base_url = \"http://localhost.example/v1\"", "base_url of another machine"),
+        ("web_allow = [\"10.0.0.0/8\"]", "web_allow is not taken"),
+        ("web = \"open\"", "web = \"open\" is not taken"),
+        ("web = \"some\"", "it can be \"off\", \"named\" or \"open\""),
     ] {
         server.file("oarlock.toml", &format!("{line}\n"));
         assert_ended(&at(&server, &["ps"]).await, 2, says);
@@ -240,7 +243,13 @@ async fn ps_and_doctor_tell_who_is_there_and_who_is_missing() {
     workers.push(server.worker(Role::Reviewer, &script).await);
     let well = at(&server, &["doctor"]).await;
     assert_eq!(well.code, Some(0), "{well:?}");
-    for part in ["is reachable, with JetStream", "role coder: 2 processes", "sandbox for tests", "rework_max 3"] {
+    for part in [
+        "is reachable, with JetStream",
+        "role coder: 2 processes",
+        "sandbox for tests",
+        "the researcher reads",
+        "rework_max 3",
+    ] {
         assert!(well.out.lines().any(|line| line.starts_with('✓') && line.contains(part)), "{part}: {well:?}");
     }
     let lines: Value = serde_json::from_str(&at(&server, &["doctor", "--json"]).await.out).unwrap();

@@ -158,8 +158,8 @@ pub(in crate::cli) struct RunArgs {
     /// Read the goal from a file
     #[arg(short, long, value_name = "FILE", conflicts_with = "goal")]
     pub(in crate::cli) file: Option<PathBuf>,
-    /// Give the fleet files to work on; put the goal first, or -- before it
-    #[arg(long, value_name = "FILE", num_args = 1..)]
+    /// Give the fleet files or directories to work on; put the goal first, or -- before it
+    #[arg(long, value_name = "PATH", num_args = 1..)]
     pub(in crate::cli) attach: Vec<PathBuf>,
     /// Folder for the files of the result [default: oarlock-out/<run>]
     #[arg(long, value_name = "DIR")]
