@@ -106,7 +106,8 @@ async fn material(desk: &Desk, briefing: &Briefing) -> Material {
 
 fn source(page: Page, words: &[String], bytes_max: usize) -> Source {
     let text = sources::condensed(&page.text.text, words, bytes_max);
-    Source { title: page.text.title, address: page.address, text, cut: page.cut }
+    let title = page.text.title.replace(char::is_control, " ");
+    Source { title, address: page.address, text, cut: page.cut }
 }
 
 fn citable(briefing: &Briefing) -> Citable<'_> {
@@ -121,12 +122,12 @@ fn citable(briefing: &Briefing) -> Citable<'_> {
 fn in_words(answer: &Answer, citable: &Citable<'_>, material: &Material) -> String {
     let finding = |finding: &Finding| {
         let source = citable.check(&finding.source).unwrap_or_else(|_| unsupported(&finding.source));
-        format!("- {} [{source}]", finding.text)
+        format!("- {} [{source}]", indented(&finding.text))
     };
     let mut lines: Vec<String> = answer.findings.iter().map(finding).collect();
     if !answer.not_found.is_empty() {
         lines.push("Not found:".into());
-        lines.extend(answer.not_found.iter().map(|text| format!("- {text}")));
+        lines.extend(answer.not_found.iter().map(|text| format!("- {}", indented(text))));
     }
     if !material.sources.is_empty() {
         lines.push("Sources:".into());
@@ -141,4 +142,9 @@ fn in_words(answer: &Answer, citable: &Citable<'_>, material: &Material) -> Stri
         lines.extend(material.not_read.iter().map(|one| format!("- {}: {}", one.address, one.why)));
     }
     lines.join("\n")
+}
+
+/// A model's text inside a list, so that no line of it looks like one of ours.
+fn indented(text: &str) -> String {
+    text.trim().lines().collect::<Vec<_>>().join("\n  ")
 }

@@ -7,6 +7,7 @@ use reqwest::header::{CONTENT_TYPE, LOCATION};
 use reqwest::{Response, Url};
 use tokio::time::timeout;
 
+use super::address::kind_of;
 use super::content::{self, Text};
 use super::net::{Internet, Net, told};
 use super::policy::Policy;
@@ -41,6 +42,8 @@ pub struct Page {
     pub bytes: usize,
     /// True when there was more.
     pub cut: bool,
+    /// True when it came from a public address: then its links lead to public hosts alone.
+    pub public: bool,
 }
 
 impl Fetcher {
@@ -64,6 +67,11 @@ impl Fetcher {
         self.policy.len()
     }
 
+    /// The same for what a public page leads to.
+    pub fn from_public(self) -> Self {
+        Self { policy: Policy::from_public(), ..self }
+    }
+
     /// Reads the page at `url`, of at most `bytes_max` bytes (and [`PAGE_BYTES_MAX`]).
     ///
     /// # Errors
@@ -76,11 +84,16 @@ impl Fetcher {
     async fn follow(&self, url: &Url, bytes_max: usize) -> Result<Page, String> {
         let mut url = url.clone();
         url.set_fragment(None);
+        let mut policy = self.policy.clone();
         for hop in 0..=REDIRECTS_MAX {
             let to = |why| if hop == 0 { why } else { format!("it leads to {}, and {why}", shown(&url)) };
-            let response = self.ask(&url).await.map_err(to)?;
+            let (response, public) = self.ask(&policy, &url).await.map_err(to)?;
             if !response.status().is_redirection() {
-                return self.take(&url, response, bytes_max).await.map_err(to);
+                let page = self.take(&url, response, bytes_max).await.map_err(to)?;
+                return Ok(Page { public, ..page });
+            }
+            if public {
+                policy = Policy::from_public();
             }
             let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
             let next = location.and_then(|location| url.join(location).ok());
@@ -91,9 +104,9 @@ impl Fetcher {
         Err(format!("it leads on more than redirects_max {REDIRECTS_MAX} times, at last to {}", shown(&url)))
     }
 
-    /// Checks the URL and its addresses, and asks exactly these.
-    async fn ask(&self, url: &Url) -> Result<Response, String> {
-        let target = self.policy.check_url(url)?;
+    /// Checks the URL and its addresses, and asks exactly these; tells whether they are public.
+    async fn ask(&self, policy: &Policy, url: &Url) -> Result<(Response, bool), String> {
+        let target = policy.check_url(url)?;
         let found = match target.address {
             Some(address) => vec![address],
             None => {
@@ -102,9 +115,10 @@ impl Fetcher {
                 lookup.map_err(|error| format!("the host {} is not found ({error})", target.host))?
             }
         };
-        let mut addresses = self.policy.check_addresses(&target, &found)?;
+        let mut addresses = policy.check_addresses(&target, &found)?;
         addresses.truncate(ADDRESSES_MAX);
-        self.net.get(url, &addresses).await
+        let public = addresses.iter().any(|address| kind_of(address.ip()).is_none());
+        Ok((self.net.get(url, &addresses).await?, public))
     }
 
     async fn take(&self, url: &Url, response: Response, bytes_max: usize) -> Result<Page, String> {
@@ -119,7 +133,7 @@ impl Fetcher {
         // Reading a page is a few milliseconds of pure work, which no other task of this process should wait for.
         let text = tokio::task::spawn_blocking(move || content::text_of(&kind, &bytes, &base)).await;
         let text = text.map_err(|error| format!("its text cannot be read ({error})"))??;
-        Ok(Page { address: shown(url), text, bytes: count, cut })
+        Ok(Page { address: shown(url), text, bytes: count, cut, public: true })
     }
 }
 

@@ -96,6 +96,15 @@ pub struct NotRead {
     pub why: String,
 }
 
+/// Who led to a URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// The user, or a page inside that the operator allowed.
+    User,
+    /// A stranger.
+    PublicPage,
+}
+
 impl Sources {
     /// Reads the pages for `wanted`, within `time`. Can be dropped at any moment.
     pub async fn gather(&self, wanted: &Wanted<'_>, time: Duration) -> Gathered {
@@ -110,18 +119,24 @@ impl Sources {
             gathered.leave(&url, &format!("more than urls_max {URLS_MAX} are named"));
         }
         let mut asked: HashSet<Url> = named.iter().cloned().collect();
-        self.read_all(&named, deadline, time, &mut gathered).await;
-        let found = gathered.pages.iter().flat_map(|page| &page.text.links);
-        let found = found.map(|link| Found { url: link.url.clone(), around: link.words.clone() });
-        let mut candidates: Vec<(usize, Url)> = found
-            .chain(linked)
-            .filter(|found| asked.insert(found.url.clone()))
-            .map(|found| (words::count(wanted.words, &format!("{} {}", found.around, found.url.path())), found.url))
-            .filter(|(score, _)| *score > 0)
+        let named = named.into_iter().map(|url| (url, Origin::User)).collect();
+        self.read_all(named, deadline, time, &mut gathered).await;
+        let links = |page: &Page| {
+            let from = if page.public { Origin::PublicPage } else { Origin::User };
+            page.text.links.iter().map(move |link| (from, link.url.clone(), link.words.clone())).collect::<Vec<_>>()
+        };
+        let found = gathered.pages.iter().flat_map(links);
+        let linked = linked.into_iter().map(|found| (Origin::User, found.url, found.around));
+        // A file of the user's comes first: what it names as well is the user's.
+        let mut candidates: Vec<(usize, Url, Origin)> = linked
+            .chain(found)
+            .filter(|(_, url, _)| asked.insert(url.clone()))
+            .map(|(from, url, around)| (words::count(wanted.words, &format!("{around} {}", url.path())), url, from))
+            .filter(|(score, ..)| *score > 0)
             .collect();
-        candidates.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
-        let links: Vec<Url> = candidates.into_iter().take(LINKS_MAX).map(|(_, url)| url).collect();
-        self.read_all(&links, deadline, time, &mut gathered).await;
+        candidates.sort_by_key(|(score, ..)| std::cmp::Reverse(*score));
+        let links = candidates.into_iter().take(LINKS_MAX).map(|(_, url, from)| (url, from)).collect();
+        self.read_all(links, deadline, time, &mut gathered).await;
         gathered
     }
 
@@ -146,12 +161,16 @@ impl Sources {
         (named, linked)
     }
 
-    async fn read_all(&self, urls: &[Url], deadline: Instant, time: Duration, gathered: &mut Gathered) {
+    async fn read_all(&self, urls: Vec<(Url, Origin)>, deadline: Instant, time: Duration, gathered: &mut Gathered) {
         let room = PAGES_BYTES_MAX.saturating_sub(gathered.pages.iter().map(|page| page.bytes).sum());
         let share = room / urls.len().max(1);
         let late = |_| format!("the time for reading, {} s, was over", time.as_secs());
-        let read = stream::iter(urls.to_vec()).map(|url| async move {
-            let page = timeout_at(deadline, self.fetcher.read(&url, share)).await;
+        let read = stream::iter(urls).map(|(url, from)| async move {
+            let fetcher = match from {
+                Origin::User => self.fetcher.clone(),
+                Origin::PublicPage => self.fetcher.clone().from_public(),
+            };
+            let page = timeout_at(deadline, fetcher.read(&url, share)).await;
             (url, page.map_err(late).and_then(|page| page))
         });
         let mut read = std::pin::pin!(read.buffered(TOGETHER_MAX));

@@ -307,4 +307,40 @@ mod tests {
             assert!(text.links.len() <= LINKS_MAX);
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_mixture_of_tags_and_letters_is_read(pieces in proptest::collection::vec(0..PIECES.len(), 0..60)) {
+            let page: String = pieces.into_iter().map(|piece| PIECES[piece]).collect();
+            let text = read_at(&page);
+            assert!(!text.text.contains("\n\n\n") || page.contains("<pre>"), "{page:?}: {text:?}");
+        }
+    }
+
+    const PIECES: [&str; 24] = [
+        "<a href=x>",
+        "</a>",
+        "<a href='http://é.example/ü'>",
+        "<title>",
+        "</title>",
+        "<script>",
+        "</script>",
+        "<svg/>",
+        "<svg>",
+        "</svg>",
+        "<pre>",
+        "</pre>",
+        "<li>",
+        "<h3>",
+        "<td>",
+        "<base href=//b.example>",
+        "é ",
+        "\n",
+        "&amp;",
+        "<!--",
+        "-->",
+        "</p>",
+        "<select>",
+        "<h9>",
+    ];
 }

@@ -22,6 +22,8 @@ pub const URL_CHARS_MAX: usize = 2_000;
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     allowed: Vec<Allowed>,
+    /// True for what a public page leads to: its author is a stranger, to whom nothing inside was opened.
+    from_public: bool,
 }
 
 /// Something that the operator allowed: `wiki.example.com`, `10.1.0.0/16`, `127.0.0.1:8080`, `[::1]:8080`.
@@ -91,7 +93,12 @@ fn no_place(text: &str) -> String {
 impl Policy {
     /// A policy that lets these through as well; at most [`ALLOWED_MAX`] are kept.
     pub fn allowing(allowed: Vec<Allowed>) -> Self {
-        Self { allowed: allowed.into_iter().take(ALLOWED_MAX).collect() }
+        Self { allowed: allowed.into_iter().take(ALLOWED_MAX).collect(), from_public: false }
+    }
+
+    /// The policy for what a public page leads to by a link or a redirect: public hosts alone.
+    pub fn from_public() -> Self {
+        Self { allowed: Vec::new(), from_public: true }
     }
 
     /// Entries of the allow list.
@@ -152,7 +159,10 @@ impl Policy {
                 } else {
                     format!("{} is at {address}, which is {kind}", target.host)
                 };
-                Err(format!("{what}; web_allow in the configuration can let it through"))
+                Err(match self.from_public {
+                    true => format!("{what}; no public page may lead there"),
+                    false => format!("{what}; web_allow in the configuration can let it through"),
+                })
             }
             _ => Ok(()),
         }

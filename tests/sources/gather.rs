@@ -79,6 +79,26 @@ async fn links_are_followed_once_when_they_share_words_with_the_task() {
 }
 
 #[tokio::test]
+async fn links_of_a_public_page_lead_nowhere_inside_and_those_of_an_allowed_one_do() {
+    let page = "http://wiki.intern/oars about oars";
+    let recorder = Recorder::default()
+        .name("a.example", PUBLIC)
+        .name("wiki.intern", &[&["10.0.0.1"]])
+        .answer("http://a.example/", Answer::Text(page))
+        .answer("http://wiki.intern/", Answer::Text(page))
+        .answer("http://wiki.intern/oars", Answer::Text("levers"));
+    let recorder = Arc::new(recorder);
+    let sources = Sources { web: Web::Named, fetcher: fetcher(&recorder, &["wiki.intern"]) };
+    let words = words_of("oars");
+    let wanted = Wanted { goal: "http://a.example/", words: &words, ..Wanted::default() };
+    let gathered = sources.gather(&wanted, TIME).await;
+    assert_eq!(addresses(&gathered), ["http://a.example/"]);
+    assert!(gathered.not_read[0].why.contains("no public page may lead there"), "{:?}", gathered.not_read);
+    let gathered = sources.gather(&Wanted { goal: "http://wiki.intern/", ..wanted }, TIME).await;
+    assert_eq!(addresses(&gathered), ["http://wiki.intern/", "http://wiki.intern/oars"]);
+}
+
+#[tokio::test]
 async fn the_number_of_pages_is_bounded() {
     let links: String = (0..100).map(|n| format!("http://a.example/oar{n} oar\n")).collect();
     let links: &'static str = Box::leak(links.into_boxed_str());

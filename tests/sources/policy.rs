@@ -209,3 +209,26 @@ fn an_allow_list_lets_through_what_it_names_and_nothing_else() {
         assert!(bad.parse::<Allowed>().is_err(), "{bad:?} was taken");
     }
 }
+
+/// What the operator opened is open to the user, not to the author of any page.
+#[tokio::test]
+async fn a_public_page_leads_nowhere_inside_not_even_where_it_is_allowed() {
+    let recorder = Recorder::default()
+        .name("open.example", &[&["93.184.216.34"]])
+        .name("wiki.intern", &[&["10.0.0.1"]])
+        .answer("http://open.example/", Answer::To("http://wiki.intern/delete?all".into()))
+        .answer("http://wiki.intern/", Answer::To("http://wiki.intern/start".into()))
+        .answer("http://wiki.intern/start", Answer::Text("welcome"))
+        .answer("http://wiki.intern/out", Answer::To("http://open.example/".into()));
+    let recorder = Arc::new(recorder);
+    let read = async |text| fetcher(&recorder, &["wiki.intern"]).read(&url(text), PAGE_BYTES_MAX).await;
+    assert_eq!(read("http://wiki.intern/").await.unwrap().text.text, "welcome");
+    for text in ["http://open.example/", "http://wiki.intern/out"] {
+        let why = read(text).await.unwrap_err();
+        assert!(
+            why.contains("wiki.intern is at 10.0.0.1, which is a private network; no public page may lead there"),
+            "{why}"
+        );
+    }
+    assert!(!recorder.asked().iter().any(|asked| asked.contains("delete")), "{:?}", recorder.asked());
+}
