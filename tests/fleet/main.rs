@@ -33,10 +33,10 @@ mod later;
 mod migrate;
 mod nats_cli;
 mod outage;
-mod reading;
-mod real_model;
 #[path = "../common/pages.rs"]
 mod pages;
+mod reading;
+mod real_model;
 mod retry;
 mod share;
 mod shell;
