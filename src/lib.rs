@@ -14,7 +14,7 @@
 //!   4  roles          what each role does with a task
 //!   3  worker         the loop: pull, keep alive, handle, answer once, acknowledge
 //!   2  store          runs, history, replies, files, shared state
-//!   1  bus  model  sandbox  sources    speak NATS; ask a model; run untrusted code; read pages and files
+//!   1  bus  model  sandbox  sources  tools    speak NATS; ask a model; run untrusted code; read pages and files; call MCP tools
 //!   0  wire           what is said: types, subjects, limits
 //! ```
 //!
@@ -26,6 +26,7 @@ pub mod bus;
 pub mod model;
 pub mod sandbox;
 pub mod sources;
+pub mod tools;
 
 pub mod store;
 

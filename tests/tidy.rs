@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// The floors, the lowest first; a room uses lower ones only.
 const FLOORS: [&[&str]; 8] = [
     &["wire"],
-    &["bus", "model", "sandbox", "sources"],
+    &["bus", "model", "sandbox", "sources", "tools"],
     &["store"],
     &["worker"],
     &["roles"],

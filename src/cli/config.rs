@@ -1,7 +1,7 @@
 //! Settings: flag, then environment, then `./oarlock.toml`, then the user's file, then the default. The only reader of
 //! the environment in this crate.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::args::{Global, ModelArgs};
 use super::connection::Connections;
 use super::exit::{Exit, ended};
+use super::mcp::McpTable;
 use super::models;
 use crate::bus::failpoint::{self, Fault};
 use crate::bus::{ServerSources, StreamSettings};
@@ -20,6 +21,7 @@ use crate::orchestrator::{Rules, RunSettings};
 use crate::roles::RoleSet;
 use crate::sandbox::{Choice, Python};
 use crate::sources::{ALLOWED_MAX, Allowed, Fetcher, Policy, Sources, Web};
+use crate::tools::ServerSpec;
 use crate::wire::{Role, Root, limits};
 
 /// Configuration file of a project.
@@ -55,6 +57,7 @@ pub(super) struct Config {
     models: ModelSettings,
     /// How models are asked.
     pub(super) model_options: ModelOptions,
+    mcp: BTreeMap<String, McpTable>,
     file: Option<PathBuf>,
 }
 
@@ -83,6 +86,7 @@ pub(super) struct File {
     retention_s: Option<u64>,
     slots: HashMap<String, usize>,
     timeout_s: HashMap<String, u64>,
+    mcp: BTreeMap<String, McpTable>,
 }
 
 impl Config {
@@ -122,6 +126,7 @@ impl Config {
             editor: variable_of("VISUAL").or_else(|| variable_of("EDITOR")),
             models: models::settings(&file),
             model_options: models::options(&file)?,
+            mcp: file.mcp,
             roles,
             cache,
             file: path,
@@ -148,6 +153,11 @@ impl Config {
             Some(python) => vec![python.clone()],
             None => Python::default_candidates(self.path.as_deref()),
         }
+    }
+
+    /// The tool servers that are configured, with the variables that they may see.
+    pub(super) fn tool_servers(&self) -> anyhow::Result<Vec<ServerSpec>> {
+        self.mcp.iter().map(|(name, table)| table.spec(name, &|name| std::env::var_os(name)).map_err(usage)).collect()
     }
 
     /// The configuration file in force, for child processes that stand elsewhere.
@@ -213,6 +223,7 @@ fn untrusted(file: &File) -> Option<&'static str> {
         () if file.python.is_some() => Some("python"),
         () if file.web.as_ref().is_some_and(|web| web == "open") => Some("web = \"open\""),
         () if !file.web_allow.is_empty() => Some("web_allow"),
+        () if !file.mcp.is_empty() => Some("mcp"),
         () if file.sandbox.as_ref().is_some_and(off) => Some("sandbox = \"off\""),
         () if file.base_url.as_ref().is_some_and(elsewhere) => Some("base_url of another machine"),
         () => None,

@@ -46,6 +46,10 @@ pub(super) async fn doctor(config: &Config, args: JsonArgs) -> anyhow::Result<()
     lines.push(model_line(config).await);
     lines.push(sandbox(config).await);
     lines.push(web(config));
+    lines.extend(super::mcp::trials(config).await.into_iter().map(|found| match found {
+        Ok(what) => ok(what),
+        Err((what, fix)) => not_ok(Level::Broken, what, fix),
+    }));
     lines.push(bounds(config));
     for line in &lines {
         let mark = match line.level {

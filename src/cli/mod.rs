@@ -25,6 +25,7 @@ mod interrupt;
 mod logging;
 mod logs;
 mod ls;
+mod mcp;
 mod models;
 mod progress;
 mod ps;
@@ -49,6 +50,8 @@ use crate::wire::Role;
 
 /// First argument that makes any of our executables the sandbox's helper.
 const HELPER_VERB: &str = "sandbox-exec";
+/// First argument that makes any of our executables the keeper of a tool server.
+const KEEPER_VERB: &str = "tool-server";
 
 /// The user's tool.
 pub fn main() -> ExitCode {
@@ -78,7 +81,11 @@ pub fn role_main(role: Role) -> ExitCode {
 fn as_helper() -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
     let first: OsString = arguments.next()?;
-    (first == HELPER_VERB).then(|| crate::sandbox::helper_main(arguments))
+    match first.to_str() {
+        Some(HELPER_VERB) => Some(crate::sandbox::helper_main(arguments)),
+        Some(KEEPER_VERB) => Some(crate::tools::keeper_main(arguments)),
+        _ => None,
+    }
 }
 
 /// Runs a command on a runtime of two threads: one for the work, one for the heartbeat beside it. All heavy work is in

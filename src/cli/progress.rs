@@ -94,6 +94,10 @@ impl Screen {
             (EventKind::Claimed, ..) => self.line(&format!("  · {text}"), "·"),
             (EventKind::Finished, ..) => return true,
             (EventKind::Dispatched, Some(task), Some(attempt)) => self.begin(event, task, attempt, &text),
+            (EventKind::Tool, Some(task), Some(attempt)) => {
+                self.line(&format!("  · {} tool {text}", label(event, task, attempt)), "·");
+            }
+            (EventKind::Paused, ..) => self.line(&format!("  · {text}"), "·"),
             (EventKind::Completed, Some(task), Some(attempt)) => self.end(event, task, attempt, "✓", &text),
             (EventKind::Rejected | EventKind::Failed, Some(task), Some(attempt)) => {
                 self.end(event, task, attempt, "✗", &text);

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::args::{ModelArgs, WorkerArgs};
 use super::config::Config;
 use super::exit::{Exit, ended};
+use super::mcp;
 use crate::bus::{Bus, BusError, Queue, open_doors};
 use crate::model::{self, ChatModel, ModelError, Script, ScriptedModel};
 use crate::orchestrator::{self, DueHandler, Orchestrator};
@@ -32,6 +33,7 @@ const DOOR_GRACE_S: u64 = 1;
 
 /// Serves `role` until SIGTERM, SIGINT, or the end of standard input with `--with-parent`.
 pub(super) async fn serve(config: &Config, role: Role, args: &WorkerArgs) -> anyhow::Result<()> {
+    let tools = mcp::tools_of(config, config.roles.get(role))?;
     let stop = stop_signal(args.with_parent)?;
     let name = worker_name(role);
     let bus = connect(config, &name, &stop).await?;
@@ -55,9 +57,9 @@ pub(super) async fn serve(config: &Config, role: Role, args: &WorkerArgs) -> any
             let tester = (role == Role::Qa).then(|| tester(config));
             let model = model_of(config, role, &args.model, scripted.clone()).await?;
             let sources = (role == Role::Researcher).then(|| config.sources.clone());
-            let desk =
-                Desk { definition: definition.clone(), bus: bus.clone(), store: store.clone(), model, tester, sources };
             let limit = config.runs.limits.get(&role).copied().unwrap_or(definition.limits.time());
+            let (definition, to, kept) = (definition.clone(), bus.clone(), store.clone());
+            let desk = Desk { definition, bus: to, store: kept, model, tester, sources, tools: tools.clone() };
             let handler = TaskHandler::new(&bus, &store, Arc::new(desk), name.clone());
             (Arc::new(handler), vec![ask_door(&bus, &store, role, limit)])
         }
@@ -85,6 +87,9 @@ pub(super) async fn serve(config: &Config, role: Role, args: &WorkerArgs) -> any
         _ => worker::serve(&bus, &settings, handler, &stop).await,
     }
     open.close(Duration::from_secs(DOOR_GRACE_S)).await;
+    if let Some(tools) = tools {
+        tools.close().await;
+    }
     if let Some(scripted) = scripted {
         scripted.unused(role.name()).iter().for_each(|rule| tracing::warn!("script rule was never used: {rule}"));
     }

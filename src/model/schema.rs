@@ -1,8 +1,9 @@
 //! Fits our JSON Schemas to what the vendors' structured outputs accept.
 //!
 //! The vendors take subsets: Anthropic and OpenAI want objects closed, OpenAI's strict mode wants every property
-//! required, and bounds on numbers, lengths and counts are refused with a 400. The reply is checked against the whole
-//! schema afterwards (`json.rs`), so a looser one on the wire costs nothing but a rare second question.
+//! required, and bounds on numbers, lengths and counts are refused with a 400; so is an object of any shape, which is
+//! left out where there is a choice. The reply is checked against the whole schema afterwards (`json.rs`), so another one
+//! on the wire costs nothing but a rare second question.
 
 use serde_json::{Map, Value};
 
@@ -48,6 +49,9 @@ fn object_for_vendor(map: &Map<String, Value>) -> Map<String, Value> {
             Value::Object(named) if SCHEMA_MAPS.contains(&key.as_str()) => {
                 Value::Object(named.iter().map(|(name, schema)| (name.clone(), for_vendor(schema))).collect())
             }
+            Value::Array(branches) if key == "anyOf" && !branches.iter().all(is_open) => {
+                branches.iter().filter(|branch| !is_open(branch)).map(for_vendor).collect()
+            }
             _ if matches!(key.as_str(), "enum" | "const" | "required" | "examples") => value.clone(),
             _ => for_vendor(value),
         };
@@ -57,6 +61,11 @@ fn object_for_vendor(map: &Map<String, Value>) -> Map<String, Value> {
         out.entry("additionalProperties").or_insert(Value::Bool(false));
     }
     out
+}
+
+/// True for an object of any shape.
+fn is_open(schema: &Value) -> bool {
+    schema.get("type").and_then(Value::as_str) == Some("object") && schema.get("properties").is_none()
 }
 
 /// True when OpenAI's strict mode takes the schema: every object closed, and all its properties required.
@@ -120,6 +129,15 @@ mod tests {
             "additionalProperties": false
         });
         assert_eq!(for_vendor(&schema), expected);
+    }
+
+    #[test]
+    fn an_object_of_any_shape_is_left_out_where_there_is_a_choice() {
+        let schema = json!({"anyOf": [{"type": "object"}, {"type": "string", "minLength": 1}]});
+        assert_eq!(for_vendor(&schema), json!({"anyOf": [{"type": "string"}]}));
+        assert!(is_strict(&for_vendor(&schema)) && !is_strict(&schema));
+        let only = json!({"anyOf": [{"type": "object"}]});
+        assert_eq!(for_vendor(&only), only);
     }
 
     #[test]

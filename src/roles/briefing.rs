@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
+use std::time::Instant;
 
 use super::researcher::Material;
 use crate::store::{FileSet, Store, StoreError};
@@ -9,6 +10,8 @@ use crate::wire::{Content, ContentHash, Failure, FailureKind, Role, Task, TaskId
 
 /// A task with its material.
 pub(super) struct Briefing {
+    /// When the work on it began.
+    pub(super) started: Instant,
     pub(super) task: Task,
     pub(super) goal: String,
     pub(super) context: Vec<Text>,
@@ -33,6 +36,7 @@ impl Briefing {
     /// # Errors
     /// A failure that says what is missing.
     pub(super) async fn fetch(store: &Store, task: &Task) -> Result<Self, Failure> {
+        let started = Instant::now();
         let goal = resolve(store, task, &task.goal).await?;
         let mut texts = BTreeMap::new();
         for (index, item) in task.context.iter().chain(&task.evidence).enumerate() {
@@ -42,6 +46,7 @@ impl Briefing {
         let evidence = texts.split_off(&task.context.len());
         let files = store.artifacts.get_all(&task.run, &task.files).await.map_err(storage)?;
         Ok(Self {
+            started,
             task: task.clone(),
             goal,
             context: texts.into_values().collect(),

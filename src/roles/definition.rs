@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::tools::Grant;
 use crate::wire::Role;
 
 /// Bytes of a role file.
@@ -24,6 +25,10 @@ const RETRY_ATTEMPTS_MAX: u32 = 20;
 const SLOTS_MAX: usize = 1000;
 /// Longest time of a role file, a week.
 const TIME_S_MAX: u64 = 7 * 24 * 3600;
+/// Most tool calls of a role file: each is a completion too.
+const TOOL_CALLS_MAX: u32 = 50;
+/// Lines of a role's `tools`.
+const GRANTS_MAX: usize = 64;
 
 /// One role's definition.
 #[derive(Clone, Debug)]
@@ -40,6 +45,8 @@ pub struct RoleDefinition {
     pub limits: RoleLimits,
     /// What happens after its failures.
     pub retry: RetryPolicy,
+    /// The tools that it may use; none unless its file names them.
+    pub tools: Vec<Grant>,
 }
 
 /// A role's bounds.
@@ -53,10 +60,17 @@ pub struct RoleLimits {
     /// Tokens of one completion.
     #[serde(default = "output_tokens")]
     pub output_tokens: u32,
+    /// Calls of tools that one task may make.
+    #[serde(default = "tool_calls")]
+    pub tool_calls: u32,
 }
 
 fn output_tokens() -> u32 {
     4096
+}
+
+fn tool_calls() -> u32 {
+    8
 }
 
 impl RoleLimits {
@@ -156,6 +170,8 @@ struct FrontMatter {
     retry: RetryPolicy,
     #[serde(default)]
     output: Option<serde_json::Value>,
+    #[serde(default)]
+    tools: Vec<String>,
 }
 
 /// The definitions of all roles.
@@ -214,6 +230,11 @@ fn parse(role: Role, text: &str) -> Result<RoleDefinition, String> {
     if matter.limits.slots > SLOTS_MAX || matter.limits.time_s > TIME_S_MAX {
         return Err(format!("its limits are over slots_max {SLOTS_MAX} or time_s_max {TIME_S_MAX}"));
     }
+    if matter.limits.tool_calls > TOOL_CALLS_MAX || matter.tools.len() > GRANTS_MAX {
+        return Err(format!("it has more tool_calls than {TOOL_CALLS_MAX}, or more lines of tools than {GRANTS_MAX}"));
+    }
+    let tools: Result<Vec<Grant>, _> = matter.tools.iter().map(|text| text.parse()).collect();
+    let tools = tools.map_err(|error| format!("tools: {error}"))?;
     super::prompt::check(prompt).map_err(|error| format!("prompt: {error}"))?;
     Ok(RoleDefinition {
         role,
@@ -222,6 +243,7 @@ fn parse(role: Role, text: &str) -> Result<RoleDefinition, String> {
         prompt: prompt.trim().to_owned(),
         limits: matter.limits,
         retry: matter.retry,
+        tools,
     })
 }
 
@@ -251,6 +273,8 @@ mod tests {
             (good.replace("slots: 4", "slots: 18446744073709551615"), "slots_max 1000"),
             (good.replace("time_s: 900", "time_s: 18446744073709551615"), "time_s_max 604800"),
             (good.replace("model: default", "model: huge"), "only tier"),
+            (good.replace("model: default", "tools: [everything]"), "server/tool"),
+            (good.replace("slots: 4", "slots: 4\n  tool_calls: 51"), "tool_calls"),
             (good.replace("limits:", "retry: { factor: .nan }\nlimits:"), "factor"),
             (good.replace("limits:", "retry: { delay_s: -1 }\nlimits:"), "delay_s"),
             (good.replace("limits:", "retry: { tries: 2 }\nlimits:"), "unknown field"),

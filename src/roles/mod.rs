@@ -16,13 +16,15 @@ mod prompt;
 mod qa;
 mod researcher;
 mod reviewer;
+mod toolbox;
+mod toolwords;
 mod trouble;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use self::briefing::Briefing;
 use crate::bus::Bus;
@@ -31,6 +33,7 @@ use crate::model::{
 };
 use crate::sources::Sources;
 use crate::store::Store;
+use crate::tools::Tools;
 use crate::wire::{Artifact, Failure, FailureKind, Outcome, Reply, Report, Role, Task, Usage};
 use crate::worker::Work;
 
@@ -56,6 +59,8 @@ pub struct Desk {
     pub tester: Option<Arc<Tester>>,
     /// The means to read pages; only the researcher has them.
     pub sources: Option<Sources>,
+    /// The tools that the role may use, when its file names any.
+    pub tools: Option<Arc<Tools>>,
 }
 
 /// What a role made of a task.
@@ -106,6 +111,10 @@ impl Desk {
 
     /// Asks the model for prose.
     async fn ask_text(&self, briefing: &Briefing, usage: &mut Usage) -> Result<String, Failure> {
+        if let Some(tools) = &self.tools {
+            let shape = json!({"type": "string", "minLength": 1});
+            return toolbox::ask(self, tools, briefing, usage, &shape, text_of).await;
+        }
         let request = self.request(briefing, None)?;
         let reply =
             self.model()?.complete(&request).await.map_err(|error| trouble::of_model(briefing.task.role, error))?;
@@ -131,8 +140,20 @@ impl Desk {
         check: impl Fn(&Value) -> Result<T, Vec<String>> + Send + Sync,
     ) -> Result<T, Failure> {
         let schema = self.definition.output.clone().unwrap_or(Value::Bool(true));
+        if let Some(tools) = &self.tools {
+            return toolbox::ask(self, tools, briefing, usage, &schema, check).await;
+        }
         let schema = OutputSchema { name: self.definition.role.to_string(), schema };
-        let request = self.request(briefing, Some(schema))?;
+        self.complete(self.request(briefing, Some(schema))?, usage, check).await
+    }
+
+    /// One question for JSON, and its repair.
+    async fn complete<T: Send>(
+        &self,
+        request: ChatRequest,
+        usage: &mut Usage,
+        check: impl Fn(&Value) -> Result<T, Vec<String>> + Send + Sync,
+    ) -> Result<T, Failure> {
         match complete_json_checked(self.model()?.as_ref(), request, check).await {
             Ok(reply) => {
                 *usage += reply.usage;
@@ -140,7 +161,7 @@ impl Desk {
             }
             Err(error) => {
                 *usage += JsonError::usage(&error);
-                Err(trouble::of_json(briefing.task.role, error))
+                Err(trouble::of_json(self.definition.role, error))
             }
         }
     }
@@ -170,6 +191,14 @@ impl Desk {
 
     fn model(&self) -> Result<&Arc<dyn ChatModel>, Failure> {
         self.model.as_ref().map_err(Failure::clone)
+    }
+}
+
+/// Prose that came inside JSON.
+fn text_of(value: &Value) -> Result<String, Vec<String>> {
+    match value.as_str().filter(|text| !text.trim().is_empty()) {
+        Some(text) => Ok(text.to_owned()),
+        None => Err(vec!["\"answer\" must be the text that was asked for, as one JSON string".into()]),
     }
 }
 

@@ -41,6 +41,8 @@ pub enum EventKind {
     Dispatched,
     /// A worker began a task.
     Started,
+    /// A worker called a tool, or could not.
+    Tool,
     /// A task is done.
     Completed,
     /// A check found faults.
@@ -74,6 +76,7 @@ impl EventKind {
             EventKind::Planned => "planned",
             EventKind::Dispatched => "dispatched",
             EventKind::Started => "started",
+            EventKind::Tool => "tool",
             EventKind::Completed => "completed",
             EventKind::Rejected => "rejected",
             EventKind::Failed => "failed",

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::aimock_process::installed;
+use crate::npm::installed;
 
 const PACKAGE: &str = "mountebank";
 const VERSION: &str = "2.9.1";

@@ -30,8 +30,12 @@ mod http_model;
 mod input;
 mod interrupt;
 mod later;
+mod mcp;
+mod mcp_servers;
 mod migrate;
 mod nats_cli;
+#[path = "../common/npm.rs"]
+mod npm;
 mod outage;
 #[path = "../common/pages.rs"]
 mod pages;

@@ -18,6 +18,8 @@ mod hostile;
 mod json;
 #[path = "../common/mountebank.rs"]
 mod mountebank_process;
+#[path = "../common/npm.rs"]
+mod npm;
 mod script;
 mod streams;
 mod support;
