@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::sync::watch;
 
 use super::spec::ServerSpec;
 use super::text::one_line;
@@ -23,9 +24,10 @@ const END_WAIT_MS: u64 = 2_000;
 /// How long the last words of a dead server may take to come.
 const LAST_WORDS_MS: u64 = 200;
 
-/// The processes of a server; they are killed when this is dropped.
+/// The processes of a server; they are killed when this is dropped, and when the first of them ends.
 pub(super) struct Process {
-    child: Child,
+    group: Group,
+    ended: watch::Receiver<Option<String>>,
     complaint: Arc<Mutex<Vec<u8>>>,
 }
 
@@ -44,14 +46,23 @@ impl Process {
         if let Some(stderr) = child.stderr.take() {
             tokio::spawn(keep_end(stderr, complaint.clone()));
         }
-        Ok((Self { child, complaint }, stdout, stdin))
+        let group = Group::led_by(&child);
+        let (tell, ended) = watch::channel(None);
+        let left = group.clone();
+        tokio::spawn(async move {
+            let status = child.wait().await;
+            // What it left behind holds its streams open, as if it still lived.
+            left.kill();
+            tell.send_replace(Some(status.map_or_else(|error| error.to_string(), |status| status.to_string())));
+        });
+        Ok((Self { group, ended, complaint }, stdout, stdin))
     }
 
     /// How it ended, if it did, and the end of what it wrote to its standard error: for people, on one line.
     pub(super) async fn last_words(&mut self) -> String {
-        let ended = tokio::time::timeout(Duration::from_millis(LAST_WORDS_MS), self.child.wait()).await;
-        let ended = match ended {
-            Ok(Ok(status)) => format!("it ended with {status}"),
+        let ended = tokio::time::timeout(Duration::from_millis(LAST_WORDS_MS), self.ended.wait_for(Option::is_some));
+        let ended = match ended.await {
+            Ok(Ok(status)) => format!("it ended with {}", status.as_deref().unwrap_or_default()),
             _ => "it runs".to_owned(),
         };
         let complaint = self.complaint.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -65,8 +76,8 @@ impl Process {
 
     /// Waits until it has ended by itself, as it should when its standard input has closed; then kills what is left.
     pub(super) async fn end(mut self) {
-        let waited = tokio::time::timeout(Duration::from_millis(END_WAIT_MS), self.child.wait()).await;
-        if waited.is_err() {
+        let waited = tokio::time::timeout(Duration::from_millis(END_WAIT_MS), self.ended.wait_for(Option::is_some));
+        if waited.await.is_err() {
             tracing::debug!("a tool server did not end by itself and is killed");
         }
     }
@@ -74,21 +85,29 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        kill_group(&self.child);
+        self.group.kill();
     }
 }
 
-/// Kills the keeper, which leads the group, with everything in it. One that was waited for has no number any more, and what
-/// it left behind has closed streams.
-#[cfg(unix)]
-fn kill_group(keeper: &Child) {
-    if let Some(id) = keeper.id().and_then(|id| i32::try_from(id).ok()) {
-        let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(id), nix::sys::signal::Signal::SIGKILL);
+/// The number of the keeper's process group, until it was killed: as long as the keeper was not waited for, or one of the
+/// group lives, the number is nobody else's; later it may be.
+#[derive(Clone)]
+struct Group(Arc<Mutex<Option<i32>>>);
+
+impl Group {
+    fn led_by(keeper: &Child) -> Self {
+        Self(Arc::new(Mutex::new(keeper.id().and_then(|id| i32::try_from(id).ok()))))
+    }
+
+    /// Kills the keeper with everything in its group, once.
+    fn kill(&self) {
+        let number = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        #[cfg(unix)]
+        if let Some(number) = number {
+            let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(number), nix::sys::signal::Signal::SIGKILL);
+        }
     }
 }
-
-#[cfg(not(unix))]
-fn kill_group(_keeper: &Child) {}
 
 /// Reads a server's standard error to its end, so that it never waits for us, and keeps the last bytes.
 async fn keep_end(mut stderr: ChildStderr, kept: Arc<Mutex<Vec<u8>>>) {

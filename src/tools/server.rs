@@ -208,7 +208,9 @@ impl McpServer {
             return;
         };
         let ping = peer.send_request(ClientRequest::PingRequest(PingRequest::default()));
-        if tokio::time::timeout(Duration::from_secs(PING_S_MAX), ping).await.is_ok() {
+        // A refusal is an answer too.
+        let answered = tokio::time::timeout(Duration::from_secs(PING_S_MAX), ping).await;
+        if matches!(answered, Ok(Ok(_) | Err(ServiceError::McpError(_)))) {
             return;
         }
         let mut state = self.state.lock().await;

@@ -110,6 +110,24 @@ async fn a_server_that_dies_or_falls_silent_is_an_error_and_is_started_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_started_ends_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for how in ["die", "close", "drop"] {
+        let Some((spec, log)) = peer(folder.path(), "stubborn") else { return };
+        let tools = tools(spec, &["peer/*"]);
+        assert_eq!(call(&tools, "peer/ping", json!({}), SOON).await.unwrap().text, "ping");
+        let started = processes(&log);
+        assert_eq!(started.len(), 2, "the server and a process that it started");
+        match how {
+            "die" => drop(call(&tools, "peer/die", json!({}), SOON).await.unwrap_err()),
+            "close" => tools.close().await,
+            _ => drop(tools),
+        }
+        until(&format!("{how} to end both"), async || !started.iter().any(|pid| lives(*pid))).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_nobody_waits_for_is_cancelled_and_a_call_has_a_key() {
     let folder = tempfile::tempdir().unwrap();
     let Some((spec, log)) = peer(folder.path(), "") else { return };
