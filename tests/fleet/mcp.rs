@@ -7,6 +7,7 @@ use futures::StreamExt;
 use oarlock::wire::{Event, EventKind, Reply, Role};
 use serde_json::{Value, json};
 
+use crate::aimock_process::Aimock;
 use crate::harness::rules::script;
 use crate::harness::{TestServer, Worker, ended, oarlock, until, until_within};
 use crate::mcp_servers::{everything, heard, lives, peer, processes};
@@ -26,6 +27,12 @@ impl Bench {
 
     /// Starts a worker of `role` with `tools` and more lines of limits in its file, and this configuration.
     async fn worker(&self, role: Role, tools: &str, limits: &str, config: &str, rules: &[Value]) -> Worker {
+        let script = self.server.file("script.json", &script(rules)).display().to_string();
+        self.worker_of(role, tools, limits, config, &["--script", &script]).await
+    }
+
+    /// The same, with a model of another kind.
+    async fn worker_of(&self, role: Role, tools: &str, limits: &str, config: &str, model: &[&str]) -> Worker {
         let folder = self.server.folder.path().join("roles");
         std::fs::create_dir_all(&folder).unwrap();
         let path = format!("{}/roles/{role}.md", env!("CARGO_MANIFEST_DIR"));
@@ -34,9 +41,8 @@ impl Bench {
         let file = file.replace("limits:\n", &format!("limits:\n{limits}"));
         std::fs::write(folder.join(format!("{role}.md")), file).unwrap();
         let config = self.server.file("tools.toml", config);
-        let script = self.server.file("script.json", &script(rules));
         let mut worker = Worker::spawn(&self.server, role, |command| {
-            command.arg("--config").arg(config).arg("--script").arg(script);
+            command.arg("--config").arg(config).args(model);
             command.env("OARLOCK_ROLES", folder).env("NAMED", "fine").env("SECRET_KEY", "hunter2");
         });
         worker.ready(&self.server).await;
@@ -96,6 +102,25 @@ async fn a_role_calls_the_tool_that_its_file_allows_and_uses_what_it_says() {
     assert!(refused.text.contains("do not fit its schema"), "{}", refused.text);
     assert!(called.text.contains("all/get-sum: 27 bytes in ") && called.text.ends_with("ok"), "{}", called.text);
     assert!(worker.log_text().contains("tool all/get-sum: 27 bytes"), "{}", worker.log_text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_without_tool_calling_of_its_own_uses_tools_over_http() {
+    let Some(program) = everything() else { return };
+    let fixture = |says: &str, content: Value| {
+        let usage = json!({"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110});
+        json!({"match": {"userMessage": says}, "response": {"content": content.to_string(), "usage": usage}})
+    };
+    let call = json!({"call": {"tool": "all/get-sum", "arguments": {"a": 20, "b": 22}}, "answer": null});
+    let answer = json!({"call": null, "answer": found("it is 42")});
+    let fixtures = json!([fixture("The sum of 20 and 22 is 42.", answer), fixture("You can use tools before", call)]);
+    let Some(aimock) = Aimock::start(fixtures).await else { return };
+    let bench = Bench::new().await;
+    let model = ["--model", "openai/gpt-test", "--base-url", &aimock.url];
+    let _worker = bench.worker_of(Role::Researcher, "all/get-sum", "", &foreign(&program), &model).await;
+    let reply = bench.ask(Role::Researcher, "What is 20 and 22?").await;
+    assert!(reply.text().contains("it is 42"), "{reply:?}");
+    assert_eq!((reply.usage.calls, reply.usage.input, reply.usage.output), (2, 200, 20));
 }
 
 #[tokio::test(flavor = "multi_thread")]
