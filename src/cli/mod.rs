@@ -39,6 +39,7 @@ mod story;
 mod talk;
 mod up;
 mod upkeep;
+mod watch;
 mod worker;
 
 use std::ffi::OsString;
@@ -119,6 +120,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Verb::Ps(args) => ps::ps(&config, args).await,
         Verb::Ls(args) => ls::ls(&config, args).await,
         Verb::Show(args) => show::show(&config, args).await,
+        Verb::Watch(args) => watch::watch(&config, args).await,
         Verb::Logs(args) => logs::logs(&config, args).await,
         Verb::History(args) => history::history(&config, args).await,
         Verb::Artifacts(args) => artifacts::artifacts(&config, args).await,

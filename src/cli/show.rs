@@ -89,7 +89,16 @@ fn lines(story: &Story, task: &TaskView, prefix: &str, now: i64) -> Vec<(String,
     lines
 }
 
-fn row(prefix: &str, mark: &str, name: &str, task: &TaskView, took: &str, tokens: u64, words: &str) -> String {
+/// A task's line.
+pub(super) fn row(
+    prefix: &str,
+    mark: &str,
+    name: &str,
+    task: &TaskView,
+    took: &str,
+    tokens: u64,
+    words: &str,
+) -> String {
     let tokens = if tokens > 0 { format!("{tokens} tok") } else { String::new() };
     let name = format!("{prefix}{mark} {name}");
     format!("{name:<18} {:<12} {took:>6} {tokens:>10}  {words}", task.role.name()).trim_end().to_owned()

@@ -53,4 +53,5 @@ mod story;
 mod tool;
 mod up;
 mod upkeep;
+mod watch;
 mod worker_protocol;

@@ -45,6 +45,7 @@ async fn a_finished_run_is_read_from_all_sides() {
     events(&fleet, &run).await;
     files(&fleet, &run).await;
     missing(&fleet, &run).await;
+    crate::watch::frames(&fleet, &run).await;
 }
 
 async fn story(fleet: &Fleet, run: &str) {

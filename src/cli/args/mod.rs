@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub(in crate::cli) use self::reading::{
-    ArtifactsArgs, HistoryArgs, JsonArgs, LogsArgs, LsArgs, ShowArgs, StateArgs, StateVerb,
+    ArtifactsArgs, HistoryArgs, JsonArgs, LogsArgs, LsArgs, ShowArgs, StateArgs, StateVerb, WatchArgs,
 };
 pub(in crate::cli) use self::setup::{CompletionsArgs, InitArgs, ManArgs};
 pub(in crate::cli) use self::upkeep::{ChaosArgs, DeadArgs, DeadVerb, GcArgs, MigrateArgs};
@@ -106,6 +106,8 @@ pub(in crate::cli) enum Verb {
     Ls(LsArgs),
     /// Show a run with its whole story, or one task of it: <run> or <run>/<task>
     Show(ShowArgs),
+    /// Watch a run live, or choose one: plan, times, tokens, messages; press ? for the keys
+    Watch(WatchArgs),
     /// Print what happened in a run, from its beginning
     Logs(LogsArgs),
     /// List every exchange of a run: who said what to whom

@@ -36,6 +36,21 @@ pub(in crate::cli) struct ShowArgs {
 }
 
 #[derive(Args, Clone, Debug)]
+pub(in crate::cli) struct WatchArgs {
+    /// The run; without it, a list to choose from
+    pub(in crate::cli) run: Option<RunId>,
+    /// Print one frame as text, and end
+    #[arg(long)]
+    pub(in crate::cli) once: bool,
+    /// Columns of that frame [default: the terminal's, or 100]
+    #[arg(long, value_name = "COLUMNS", requires = "once", value_parser = clap::value_parser!(u16).range(20..=500))]
+    pub(in crate::cli) width: Option<u16>,
+    /// Lines of that frame [default: the terminal's, or 30]
+    #[arg(long, value_name = "LINES", requires = "once", value_parser = clap::value_parser!(u16).range(6..=500))]
+    pub(in crate::cli) height: Option<u16>,
+}
+
+#[derive(Args, Clone, Debug)]
 pub(in crate::cli) struct LogsArgs {
     /// The run
     pub(in crate::cli) run: RunId,
