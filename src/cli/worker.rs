@@ -219,7 +219,8 @@ fn tester(config: &Config) -> Arc<Tester> {
     tester
 }
 
-pub(super) async fn prepare(
+/// Python and the sandbox that is made of it; the error is for people.
+async fn prepare(
     candidates: Vec<std::path::PathBuf>,
     cache: std::path::PathBuf,
     choice: crate::sandbox::Choice,

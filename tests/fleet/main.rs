@@ -21,6 +21,7 @@ mod costs;
 mod crash;
 mod dead;
 mod deploy;
+mod doctor;
 mod doors;
 mod drain;
 mod fence;

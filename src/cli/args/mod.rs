@@ -12,7 +12,7 @@ use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand
 pub(in crate::cli) use self::reading::{
     ArtifactsArgs, HistoryArgs, JsonArgs, LogsArgs, LsArgs, ShowArgs, StateArgs, StateVerb, WatchArgs,
 };
-pub(in crate::cli) use self::setup::{CompletionsArgs, InitArgs, ManArgs};
+pub(in crate::cli) use self::setup::{CompletionsArgs, DoctorArgs, InitArgs, ManArgs};
 pub(in crate::cli) use self::upkeep::{ChaosArgs, DeadArgs, DeadVerb, GcArgs, MigrateArgs};
 use crate::wire::{Role, RunId, TaskId};
 
@@ -130,7 +130,7 @@ pub(in crate::cli) enum Verb {
     /// another server
     Chaos(ChaosArgs),
     /// Check what a fleet needs, each line with its fix
-    Doctor(JsonArgs),
+    Doctor(DoctorArgs),
     /// Write a project's files: settings, roles, a compose file
     Init(InitArgs),
     /// Print the completions of a shell; for bash: source <(oarlock completions bash)

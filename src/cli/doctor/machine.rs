@@ -1,0 +1,97 @@
+//! What this machine has: settings, who names the server, a server to start, a cache, Python, a sandbox.
+
+use super::super::config::Config;
+use super::super::connection::Origin;
+use super::{Line, broken, note, ok};
+use crate::sandbox::{Python, Sandbox};
+use crate::wire::limits;
+
+pub(super) fn settings(config: &Config) -> Line {
+    match config.file() {
+        Some(file) => ok(format!("settings: {}", file.display())),
+        None => ok("settings: the defaults; no file (`oarlock init` writes one)"),
+    }
+}
+
+/// Who names the server that the next lines are about.
+pub(super) fn connection(config: &Config) -> Line {
+    match config.connections.any() {
+        Ok(named) if matches!(named.origin, Origin::Nobody) => {
+            ok("server: nobody names one; this folder's fleet, or else the default address")
+        }
+        Ok(named) => ok(format!("server: named by {}", named.by())),
+        Err(error) => broken(format!("server: {error:#}"), "mend it, or go without: --no-context, --server URL"),
+    }
+}
+
+pub(super) async fn nats_binary(config: &Config) -> Line {
+    match config.server_sources.find().await {
+        Ok(path) => ok(format!("nats-server for embedded use: {}", path.display())),
+        Err(error) => note(error.to_string(), "only `demo`, `up` and `run` without a fleet need it"),
+    }
+}
+
+/// The place of what is fetched once: it must be there to be written.
+pub(super) fn cache(config: &Config) -> Line {
+    let shown = config.cache.display();
+    let tried = std::fs::create_dir_all(&config.cache)
+        .and_then(|()| tempfile::Builder::new().prefix("doctor-").tempfile_in(&config.cache));
+    match tried {
+        Ok(_) => ok(format!("cache: {shown} can be written")),
+        Err(error) => {
+            broken(format!("cache: {shown} cannot be written ({error})"), "name another folder in OARLOCK_CACHE")
+        }
+    }
+}
+
+pub(super) async fn sandbox(config: &Config) -> Vec<Line> {
+    let told = |error: crate::sandbox::SandboxError| format!("{:#}", anyhow::Error::from(error));
+    let python = match Python::prepare(&config.python_candidates(), &config.cache).await {
+        Ok(python) => python,
+        Err(error) => {
+            let fix = "apt-get install python3 python3-pip, or name one in OARLOCK_PYTHON";
+            return vec![broken(format!("no Python for tests: {}", told(error)), fix)];
+        }
+    };
+    let (major, minor) = python.version();
+    let found = ok(format!("Python for tests: {} ({major}.{minor}), with pytest", python.executable().display()));
+    let probed = match std::env::current_exe() {
+        Ok(helper) => Sandbox::probe(config.sandbox, helper, python).await.map_err(told),
+        Err(error) => Err(format!("our own executable is not to be found: {error}")),
+    };
+    vec![
+        found,
+        match probed {
+            Ok(sandbox) => ok(format!("sandbox for tests: {} ({})", sandbox.tier(), sandbox.layers().join(", "))),
+            Err(why) => broken(format!("no sandbox for tests: {why}"), "apt-get install bubblewrap"),
+        },
+    ]
+}
+
+pub(super) fn web(config: &Config) -> Line {
+    let reads = match config.sources.web {
+        Web::Off => "no page (web = \"off\")",
+        Web::Named => "the pages that goals and attached files name",
+        Web::Open => "every page that a goal, a file or a model names (web = \"open\")",
+    };
+    let inside = match config.sources.fetcher.allowed() {
+        0 => String::new(),
+        count => format!(", and {count} hosts or networks of web_allow"),
+    };
+    match config.sources.web {
+        Web::Off => ok(format!("the researcher reads {reads}")),
+        _ => ok(format!("the researcher reads {reads}: public hosts{inside}")),
+    }
+}
+
+pub(super) fn bounds(config: &Config) -> Line {
+    let rework = config.runs.rules.rework_max;
+    let exchanges = match config.runs.exchanges_max {
+        Some(max) => max.to_string(),
+        None => format!("max(20, 2·(tasks+2)·(1+rework_max)), for 4 tasks {}", limits::exchanges_max(4, rework)),
+    };
+    ok(format!(
+        "bounds of a run: rework_max {rework}, exchanges_max {exchanges}, plan_tasks_max {}",
+        limits::PLAN_TASKS_MAX
+    ))
+}
