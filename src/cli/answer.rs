@@ -38,10 +38,15 @@ pub(super) fn print(reply: &Reply, shape: Shape, kept: bool) -> anyhow::Result<(
     }
     match &reply.outcome {
         Outcome::Completed { .. } => Ok(()),
-        Outcome::Canceled { reason } => Err(ended(Exit::Failed, format!("run {} was canceled: {reason}", reply.run))),
+        Outcome::Canceled { reason } => {
+            let again = if kept { format!("\n  try again: oarlock retry {}", reply.run) } else { String::new() };
+            Err(ended(Exit::Failed, format!("run {} was canceled: {reason}{again}", reply.run)))
+        }
         Outcome::Failed { failure } => {
             let exit = if failure.kind == FailureKind::Timeout { Exit::Timeout } else { Exit::Failed };
-            let look = if kept { format!("\n  look closer: oarlock show {}", reply.run) } else { String::new() };
+            let run = &reply.run;
+            let look = format!("\n  look closer: oarlock show {run}\n  try again: oarlock retry {run}");
+            let look = if kept { look } else { String::new() };
             Err(ended(exit, format!("run {} failed: {failure}{look}", reply.run)))
         }
     }
@@ -78,13 +83,21 @@ pub(super) fn write_files(folder: &Path, files: &FileSet) -> anyhow::Result<()> 
             place.push(part);
             match fs::symlink_metadata(&place) {
                 Ok(meta) if meta.is_dir() => {}
-                Ok(_) => return Err(ended(Exit::Conflict, format!("{} is in the way of {name}", place.display()))),
+                Ok(_) => {
+                    return Err(ended(
+                        Exit::Conflict,
+                        format!("{} is in the way of {name}; move it, or name another folder", place.display()),
+                    ));
+                }
                 Err(_) => fs::create_dir(&place).with_context(|| format!("create {}", place.display()))?,
             }
         }
         place.push(file);
         if fs::symlink_metadata(&place).is_ok_and(|meta| !meta.is_file()) {
-            return Err(ended(Exit::Conflict, format!("{} is in the way of {name}", place.display())));
+            return Err(ended(
+                Exit::Conflict,
+                format!("{} is in the way of {name}; move it, or name another folder", place.display()),
+            ));
         }
         let opened = OpenOptions::new().write(true).create(true).truncate(true).open(&place);
         let written = opened.and_then(|mut file| file.write_all(content));

@@ -37,7 +37,10 @@ pub(super) async fn chaos(config: &Config, args: ChaosArgs) -> anyhow::Result<()
         true => Ok(()),
         false => Err(ended(
             Exit::Failed,
-            format!("something was lost, doubled or left (seed {seed}): {}", report.faults.join("; ")),
+            format!(
+                "something was lost, doubled or left: {}\n  again: oarlock chaos --seed {seed}",
+                report.faults.join("; ")
+            ),
         )),
     }
 }

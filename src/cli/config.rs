@@ -196,12 +196,14 @@ fn read_file(named: Option<&Path>) -> anyhow::Result<(File, Option<PathBuf>)> {
     let Some(path) = found else { return Ok((File::default(), None)) };
     let shown = path.display().to_string();
     let refused = |why: String| usage(format!("configuration file {shown}: {why}"));
-    let bytes = std::fs::metadata(&path).map_err(|error| refused(error.to_string()))?.len();
+    let bytes = std::fs::metadata(&path).map_err(|error| refused(format!("{error}; `oarlock init` writes one")))?.len();
     if bytes > FILE_BYTES_MAX {
         return Err(refused(format!("it has {bytes} bytes, more than file_bytes_max {FILE_BYTES_MAX}")));
     }
     let text = std::fs::read_to_string(&path).map_err(|error| refused(error.to_string()))?;
-    let file: File = toml::from_str(&text).map_err(|error| refused(error.to_string()))?;
+    let file: File = toml::from_str(&text).map_err(|error| {
+        refused(format!("{}\n  every setting: oarlock init DIR writes a file with all", error.to_string().trim_end()))
+    })?;
     if path == Path::new(PROJECT_FILE)
         && let Some(key) = untrusted(&file)
     {
@@ -255,7 +257,11 @@ pub(super) fn number<T: std::str::FromStr>(variable: &str, file: Option<T>) -> a
         None => Ok(file),
         Some(text) => {
             let parsed = text.trim().parse();
-            parsed.map(Some).map_err(|_| usage(format!("{variable} is {text:?}, which is no number of the right size")))
+            parsed.map(Some).map_err(|_| {
+                usage(format!(
+                    "{variable} is {text:?}, which is no number of the right size; set a whole number, or unset it"
+                ))
+            })
         }
     }
 }

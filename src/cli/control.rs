@@ -45,7 +45,9 @@ async fn ask_in_tries(bus: &Bus, verb: &str, request: &Value, try_s: u64) -> any
             break answer;
         }
     };
-    let answer = answer.map_err(|error| ended(Exit::Unreachable, format!("no orchestrator answered ({error})")))?;
+    let answer = answer.map_err(|error| {
+        ended(Exit::Unreachable, format!("no orchestrator answered ({error}); `oarlock ps` shows who is there"))
+    })?;
     let code = answer.headers.as_ref().and_then(|headers| headers.get("Nats-Service-Error-Code"));
     let text = String::from_utf8_lossy(&answer.payload);
     match code.map(|code| code.as_str()) {

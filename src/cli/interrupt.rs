@@ -3,6 +3,8 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use super::args::OnInterrupt;
 use super::cancel::cancel_run;
 use super::exit::{Exit, ended};
@@ -31,6 +33,7 @@ pub(super) async fn interrupted(bus: &Bus, run: &RunId, choice: Option<OnInterru
         }
         false => ended_as(format!("interrupted{look}")),
         true => match cancel_run(bus, run, None, Some("canceled by Ctrl-C")).await {
+            Ok(()) if kept => ended_as(format!("run {run} is canceled; try again: oarlock retry {run}")),
             Ok(()) => ended_as(format!("run {run} is canceled")),
             Err(error) => ended_as(format!("interrupted, and the run could not be canceled: {error:#}{look}")),
         },
@@ -39,6 +42,8 @@ pub(super) async fn interrupted(bus: &Bus, run: &RunId, choice: Option<OnInterru
 
 /// Asks; a second Ctrl-C, silence, or anything but "c" leaves the run alone.
 async fn wants_cancel(run: &RunId) -> bool {
+    // Listened for before the question is seen: who answers at once is heard.
+    let Ok(mut again) = signal(SignalKind::interrupt()) else { return false };
     say(&format!("run {run}: [d]etach: it goes on whenever a fleet serves it (default), or [c]ancel it?"));
     let (told, answer) = tokio::sync::oneshot::channel();
     // A thread of its own: a read of the terminal cannot be cancelled, and must not hold up the end of the process.
@@ -49,7 +54,7 @@ async fn wants_cancel(run: &RunId) -> bool {
     });
     tokio::select! {
         answer = answer => answer.unwrap_or(false),
-        _ = tokio::signal::ctrl_c() => false,
+        _ = again.recv() => false,
         () = tokio::time::sleep(Duration::from_secs(ANSWER_WAIT_S_MAX)) => false,
     }
 }

@@ -80,14 +80,18 @@ async fn again(config: &Config, bus: &Bus, args: &RetryArgs) -> anyhow::Result<(
 /// The plan as the person leaves it in the editor.
 async fn edited(config: &Config, bus: &Bus, run: &RunId) -> anyhow::Result<(Plan, NamedTempFile)> {
     let runs = Store::new(bus).runs;
-    let missing = || ended(Exit::NotFound, format!("run {run} has no plan on this server"));
+    let missing =
+        || ended(Exit::NotFound, format!("run {run} has no plan on this server; how it ended: oarlock show {run}"));
     let record = runs.record(run).await?.ok_or_else(missing)?.record;
     if !record.status.terminal() {
         let why = format!("run {run} is {}; cancel it before it is tried again", record.status.name());
         return Err(ended(Exit::Conflict, why));
     }
     let plan = runs.plan(run, record.plan).await?.ok_or_else(missing)?;
-    let editor = config.editor.clone().ok_or_else(|| ended(Exit::Usage, "--edit needs VISUAL or EDITOR"))?;
+    let editor = config
+        .editor
+        .clone()
+        .ok_or_else(|| ended(Exit::Usage, "--edit needs VISUAL or EDITOR; for example: EDITOR=vi oarlock retry …"))?;
     let file = tempfile::Builder::new().prefix("oarlock-plan-").suffix(".json").tempfile().context("make a file")?;
     std::fs::write(file.path(), serde_json::to_string_pretty(&plan)?).context("write the plan")?;
     match edit(&editor, file.path()) {
@@ -108,7 +112,7 @@ fn edit(editor: &str, file: &Path) -> anyhow::Result<Plan> {
     let mut command = Command::new("/bin/sh");
     command.arg("-c").arg(format!("{editor} \"$0\"")).arg(file);
     let status = command.status().context("run the editor")?;
-    anyhow::ensure!(status.success(), "the editor ended with {status}");
+    anyhow::ensure!(status.success(), "the editor ended with {status}, so nothing was changed; try again");
     read_plan(file)
 }
 

@@ -146,9 +146,9 @@ pub(super) async fn model_source(config: &Config, args: &ModelArgs) -> anyhow::R
 
 fn goal_text(args: &RunArgs) -> anyhow::Result<String> {
     let bytes = match (&args.goal, &args.file) {
-        (_, Some(file)) => {
-            std::fs::read(file).map_err(|error| ended(Exit::Usage, format!("goal file {}: {error}", file.display())))?
-        }
+        (_, Some(file)) => std::fs::read(file).map_err(|error| {
+            ended(Exit::Usage, format!("goal file {}: {error}; name a file that can be read", file.display()))
+        })?,
         (Some(goal), None) if goal == "-" => {
             let mut bytes = Vec::new();
             let bound = limits::GOAL_BYTES_MAX as u64 + 1;
@@ -159,7 +159,10 @@ fn goal_text(args: &RunArgs) -> anyhow::Result<String> {
     };
     let refused = |error: String| ended(Exit::Usage, error);
     let text = String::from_utf8(bytes).map_err(|error| {
-        refused(format!("the goal is not UTF-8 text (first bad byte at {})", error.utf8_error().valid_up_to()))
+        refused(format!(
+            "the goal is not UTF-8 text (first bad byte at {}); save it as UTF-8",
+            error.utf8_error().valid_up_to()
+        ))
     })?;
     let request = GoalRequest { goal: text, attachments: Vec::new() };
     Ok(request.checked().map_err(|error| refused(error.to_string()))?.goal)

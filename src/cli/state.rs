@@ -24,7 +24,9 @@ pub(super) async fn state(config: &Config, args: StateArgs) -> anyhow::Result<()
     match args.verb {
         StateVerb::Get { run, name: Some(name) } => match state.get(&run, &name).await? {
             Some(entry) => out(&entry.value.to_string()),
-            None => Err(ended(Exit::NotFound, format!("run {run} has no state {name}"))),
+            None => {
+                Err(ended(Exit::NotFound, format!("run {run} has no state {name}; all of it: oarlock state get {run}")))
+            }
         },
         StateVerb::Get { run, name: None } => {
             let all = state.all(&run).await?;

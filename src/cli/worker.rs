@@ -170,8 +170,10 @@ fn stop_signal(with_parent: bool) -> anyhow::Result<CancellationToken> {
 
 fn read_script(path: &std::path::Path) -> anyhow::Result<Arc<ScriptedModel>> {
     let shown = path.display();
-    let text = std::fs::read_to_string(path).map_err(|error| ended(Exit::Usage, format!("script {shown}: {error}")))?;
-    let script = Script::parse(&text).map_err(|error| ended(Exit::Usage, format!("script {shown}: {error}")))?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| ended(Exit::Usage, format!("script {shown}: {error}; name one that can be read")))?;
+    let script =
+        Script::parse(&text).map_err(|error| ended(Exit::Usage, format!("script {shown}: {error}; mend it")))?;
     Ok(Arc::new(ScriptedModel::new(Arc::new(script), "scripted")))
 }
 

@@ -199,3 +199,18 @@ async fn the_terminal_comes_back_however_it_ends() {
     let text = String::from_utf8_lossy(&raw.lock().unwrap()).into_owned();
     assert!(text.contains("\u{1b}[38;5;2"), "no green sign: {text:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_drawn_on_a_terminal() {
+    let (server, _workers, _) = busy(1_000).await;
+    let mut command = tool(&server, &["run", "make it", "--server", server.url()]);
+    command.env("TMPDIR", server.folder.path());
+    let mut session = Session::start(command);
+    session.shows(&["plan: 2 tasks", "└─ t1", "└─ t2", "✓ t1        researcher"]).await;
+    session.shows(&["t2        documenter"]).await;
+    session.shows(&["✓ t2        documenter", "It is made.", "model calls"]).await;
+    until("the run to end", async || session.child.try_wait().unwrap().is_some()).await;
+    let text = String::from_utf8_lossy(&session.raw.lock().unwrap()).into_owned();
+    assert!(text.contains("\u{1b}[32m✓"), "no green sign: {text:?}");
+    session.ends(0).await;
+}

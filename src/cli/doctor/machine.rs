@@ -4,6 +4,7 @@ use super::super::config::Config;
 use super::super::connection::Origin;
 use super::{Line, broken, note, ok};
 use crate::sandbox::{Python, Sandbox};
+use crate::sources::Web;
 use crate::wire::limits;
 
 pub(super) fn settings(config: &Config) -> Line {
