@@ -1,11 +1,17 @@
 //! Logs, on standard error: for a service by default, for a person only on demand.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 use super::args::Global;
 
-/// Starts logging once per process. `RUST_LOG` wins over the flags.
-pub(super) fn start(global: &Global, service: bool) {
+/// Starts logging once per process. `RUST_LOG` wins over the flags. `screen` is true for a command that has the whole terminal:
+/// there a line of log would be a stain.
+pub(super) fn start(global: &Global, service: bool, screen: bool) {
+    if screen && std::io::stderr().is_terminal() {
+        return;
+    }
     let level = match (global.quiet, global.verbose, service) {
         (true, _, _) => "error",
         (false, 0, false) => "oarlock=warn,error",

@@ -60,7 +60,8 @@ pub fn main() -> ExitCode {
         return code;
     }
     let cli: Cli = args::parse();
-    logging::start(&cli.global, matches!(cli.command, Verb::Worker(_)));
+    let screen = matches!(&cli.command, Verb::Watch(args) if !args.once);
+    logging::start(&cli.global, matches!(cli.command, Verb::Worker(_)), screen);
     talk::set(&cli.global);
     enter(dispatch(cli))
 }
@@ -71,7 +72,7 @@ pub fn role_main(role: Role) -> ExitCode {
         return code;
     }
     let cli: RoleCli = args::parse();
-    logging::start(&cli.global, true);
+    logging::start(&cli.global, true, false);
     talk::set(&cli.global);
     enter(async move {
         let config = Config::load(&cli.global)?;

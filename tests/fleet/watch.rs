@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex};
 
 use nix::pty::{Winsize, openpty};
 use nix::sys::termios::{LocalFlags, tcgetattr};
-use oarlock::wire::{Role, RunId};
+use oarlock::wire::{Role, RunId, RunStatus};
 
-use crate::harness::{Fleet, TestServer, Worker, until};
+use crate::crash::{Revived, kill_9, lasting};
+use crate::harness::{Fleet, TestServer, Worker, sources, until};
 use crate::snapshot::{alike, assert_snapshot};
-use crate::story::{SLOW_CAST, cast, record, slow_story, submit};
+use crate::story::{SLOW_CAST, cast, kept_run, record, slow_story, submit};
 use crate::tool::{alone, assert_ended, tool};
 
 /// Frames of a run that is over, which `reading` has made.
@@ -212,5 +213,26 @@ async fn a_run_is_drawn_on_a_terminal() {
     until("the run to end", async || session.child.try_wait().unwrap().is_some()).await;
     let text = String::from_utf8_lossy(&session.raw.lock().unwrap()).into_owned();
     assert!(text.contains("\u{1b}[32m✓"), "no green sign: {text:?}");
+    session.ends(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_dies_is_told_of_and_what_was_seen_stays() {
+    let (server, home, port) = lasting().await;
+    let run = kept_run(&server, |record| record.status = RunStatus::Failed).await;
+    let mut session = Session::watch(&server, &[run.as_str()], &[]);
+    session.shows(&["make it", "failed"]).await;
+    kill_9(server.server.pid().unwrap());
+    session.shows(&["old, because: ", "make it", "failed"]).await;
+    // Nothing of the client's own log is on the screen, and keys are heard.
+    assert!(!session.text().contains("WARN"), "{}", session.text());
+    session.type_keys("?");
+    session.shows(&["open a run; describe a task"]).await;
+    session.type_keys("\u{1b}");
+    until("the port to be free", async || std::net::TcpListener::bind(("127.0.0.1", port)).is_ok()).await;
+    let _revived = Revived::start(&sources().find().await.unwrap(), &home.join("nats-embedded.conf"), port);
+    session.shows_no("old, because").await;
+    session.shows(&["make it", "failed"]).await;
+    session.type_keys("q");
     session.ends(0).await;
 }

@@ -20,6 +20,8 @@ use crate::wire::{Event, RunId, RunStatus, TaskId};
 
 /// How often everything is read anew when nothing is heard.
 const REFRESH_MS: u64 = 2_000;
+/// How long one reading may take before it is told that the server does not answer.
+const READ_S_MAX: u64 = 3;
 /// Pause after something was heard, so that a burst is read once.
 const SETTLE_MS: u64 = 150;
 /// Events that are kept of a run.
@@ -105,10 +107,18 @@ impl Feed {
             let mut live = self.listen(run.as_ref()).await;
             let mut known = Known::default();
             loop {
-                match self.read(run.as_ref(), &mut known).await {
-                    Ok(snapshot) => drop(filled.send_replace(snapshot)),
-                    // What was there stays to be seen, with why it is old.
-                    Err(error) => filled.send_modify(|old| old.trouble = Some(format!("{error:#}"))),
+                let reading = self.read(run.as_ref(), &mut known);
+                // What was there stays to be seen, with why it is old.
+                let trouble = match tokio::time::timeout(Duration::from_secs(READ_S_MAX), reading).await {
+                    Ok(Ok(snapshot)) => {
+                        filled.send_replace(snapshot);
+                        None
+                    }
+                    Ok(Err(error)) => Some(format!("{error:#}")),
+                    Err(_) => Some("NATS does not answer; what is here is read anew when it does".to_owned()),
+                };
+                if trouble.is_some() {
+                    filled.send_modify(|old| old.trouble = trouble);
                 }
                 let news = self.wait(&mut live, &mut known, &filled);
                 tokio::select! {
