@@ -12,7 +12,7 @@ use super::answer::out;
 use super::args::LogsArgs;
 use super::attach;
 use super::config::Config;
-use super::exit::{Exit, ended};
+use super::show::no_run;
 use crate::bus::{Bus, Kept};
 use crate::store::Store;
 use crate::wire::{Event, EventKind, RunId};
@@ -27,8 +27,7 @@ pub(super) async fn logs(config: &Config, args: LogsArgs) -> anyhow::Result<()> 
     let bus = &reached.bus;
     let record = Store::new(bus).runs.record(&args.run).await?;
     if record.is_none() {
-        let why = format!("there is no run {} on this server; `oarlock ls` lists those that are kept", args.run);
-        return Err(ended(Exit::NotFound, why));
+        return Err(no_run(config, &args.run));
     }
     let mut seen = 0;
     if !args.follow {

@@ -49,7 +49,7 @@ pub(super) async fn ls(config: &Config, args: LsArgs) -> anyhow::Result<()> {
     out(&format!("{:<22}{:<16}{:>8}  GOAL", "RUN", "STATUS", "AGE"))?;
     for line in lines {
         let age = short(since(now, line.submitted_at.saturating_mul(1_000_000_000)));
-        out(&format!("{:<22}{:<16}{age:>8}  {}", line.run, line.status.name(), first_line(&line.goal)))?;
+        out(&format!("{:<22}{:<16}{age:>8}  {}", line.run.as_str(), line.status.name(), first_line(&line.goal)))?;
     }
     if total > lines_shown {
         say(&format!("{} older ones are not listed: oarlock ls -n {total}", total - lines_shown));

@@ -31,9 +31,21 @@ pub(super) async fn show(config: &Config, args: ShowArgs) -> anyhow::Result<()> 
 /// A missing run is one that ends the command as not found.
 pub(super) async fn story(config: &Config, reached: &Reached, run: &RunId) -> anyhow::Result<Story> {
     let story = Story::load(&Store::new(&reached.bus), run, &config.runs.rules).await?;
-    story.ok_or_else(|| {
-        ended(Exit::NotFound, format!("there is no run {run} on this server; `oarlock ls` lists those that are kept"))
-    })
+    story.ok_or_else(|| no_run(config, run))
+}
+
+/// The error for a run that is not kept where it was looked for.
+pub(super) fn no_run(config: &Config, run: &RunId) -> anyhow::Error {
+    let selected = match config.connections.named() {
+        Ok(None) => config.connections.selected_name(),
+        _ => None,
+    };
+    let place = selected.map(|name| {
+        format!(" (the one of the selected nats context {name:?}, unless a fleet of this folder is up; --no-context looks elsewhere)")
+    });
+    let place = place.unwrap_or_default();
+    let how = "`oarlock ls` lists those that are kept";
+    ended(Exit::NotFound, format!("there is no run {run} on this server{place}; {how}"))
 }
 
 fn print(story: &Story, now: i64) -> anyhow::Result<()> {

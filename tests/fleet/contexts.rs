@@ -40,6 +40,8 @@ async fn a_context_of_the_nats_cli_names_the_server() {
     assert_ended(&ran, 0, "model calls");
     assert_eq!(ran.out, format!("{ANSWER}\n"));
 
+    let missing = with(&fleet, &[], &["show", "nobody"]).await;
+    assert_ended(&missing, 3, "the one of the selected nats context \"team\"");
     let url = fleet.url();
     for (variables, arguments, code, says) in [
         (&[][..], &["ps", "--context", "team"][..], 0, ""),

@@ -54,7 +54,7 @@ async fn story(fleet: &Fleet, run: &str) {
     let view: RunView = serde_json::from_str(&good(fleet, &["show", run, "--json"]).await).unwrap();
     assert_eq!(view, fleet.view(run).await);
     let listed = good(fleet, &["ls"]).await;
-    assert!(listed.contains(run) && listed.contains("completed") && listed.contains("REST API"), "{listed}");
+    assert!(listed.contains(&format!("{run}  completed ")) && listed.contains("REST API"), "{listed}");
     let listed = json(&good(fleet, &["ls", "--json"]).await);
     assert_eq!((&listed[0]["run"], &listed[0]["status"]), (&run.into(), &"completed".into()));
 }

@@ -25,6 +25,7 @@ use super::args::WatchArgs;
 use super::attach;
 use super::config::Config;
 use super::exit::{Exit, ended};
+use super::show::no_run;
 use super::talk::coloured;
 use crate::store::Store;
 
@@ -43,8 +44,7 @@ pub(super) async fn watch(config: &Config, args: WatchArgs) -> anyhow::Result<()
     if let Some(run) = &args.run
         && Store::new(&reached.bus).runs.record(run).await?.is_none()
     {
-        let why = format!("there is no run {run} on this server; `oarlock ls` lists those that are kept");
-        return Err(ended(Exit::NotFound, why));
+        return Err(no_run(config, run));
     }
     let feed = Feed::new(&reached.bus, config.runs.rules.clone());
     if args.once {

@@ -241,7 +241,8 @@ impl Screen {
         let now = self.seen.now();
         let row = |line: &super::feed::RunLine| {
             let age = short(since(now, line.submitted_at.saturating_mul(1_000_000_000)));
-            let text = format!("{:<21} {:<15} {age:>7}  {}", line.run, line.status.name(), first_line(&line.goal));
+            let text =
+                format!("{:<21} {:<15} {age:>7}  {}", line.run.as_str(), line.status.name(), first_line(&line.goal));
             Row { text: plain(&text), mark: "", id: line.run.to_string() }
         };
         self.seen.runs.iter().map(row).collect()
