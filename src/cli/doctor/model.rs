@@ -1,12 +1,15 @@
 //! The model: which one it is, and with `--model` whether it answers, and how well.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::super::args::{DoctorArgs, ModelArgs};
 use super::super::config::Config;
 use super::{Line, broken, note, ok};
 use crate::model::{
-    self, CallContext, ChatMessage, ChatModel, ChatRequest, Choice, JsonError, JsonReply, OutputSchema, complete_json,
+    self, CallContext, ChatMessage, ChatModel, ChatRequest, Choice, JsonError, JsonReply, OutputSchema, Progress,
+    ProgressSink, complete_json,
 };
 
 /// How long the one small call may take: a local server may have to load its model first.
@@ -33,7 +36,7 @@ pub(super) async fn lines(config: &Config, args: &DoctorArgs) -> Vec<Line> {
             let chosen = ok(format!("model {}/{}: {}", choice.spec.provider.id(), choice.spec.model, choice.why));
             let mut lines = vec![chosen];
             if tried {
-                lines.extend(call(&choice).await);
+                lines.extend(call(config, &choice).await);
             }
             lines
         }
@@ -41,7 +44,7 @@ pub(super) async fn lines(config: &Config, args: &DoctorArgs) -> Vec<Line> {
 }
 
 /// One small question whose answer must have a shape.
-fn question() -> ChatRequest {
+fn question(progress: ProgressSink) -> ChatRequest {
     let schema = serde_json::json!({
         "type": "object", "additionalProperties": false, "required": ["sum"],
         "properties": { "sum": { "type": "integer" } },
@@ -57,18 +60,26 @@ fn question() -> ChatRequest {
             task: "answer a small question".into(),
             ..CallContext::default()
         },
+        progress: Some(progress),
     }
 }
 
-async fn call(choice: &Choice) -> Vec<Line> {
+async fn call(config: &Config, choice: &Choice) -> Vec<Line> {
     let failed = |error: anyhow::Error| broken(format!("the model does not answer: {error:#}"), FIX);
-    let model = match model::open(&choice.spec) {
+    let model = match model::open(&choice.spec, &config.model_options) {
         Ok(model) => model,
         Err(error) => return vec![failed(error.into())],
     };
     let began = Instant::now();
-    match complete_json(model.as_ref() as &dyn ChatModel, question()).await {
-        Ok(reply) => answered(&reply, began.elapsed()),
+    let heard = Arc::new(AtomicUsize::new(0));
+    let counter = heard.clone();
+    let progress = ProgressSink::new(move |progress| match progress {
+        Progress::Begun => counter.store(0, Ordering::Relaxed),
+        Progress::Text(_) => drop(counter.fetch_add(1, Ordering::Relaxed)),
+        Progress::Limited(_) => {}
+    });
+    match complete_json(model.as_ref() as &dyn ChatModel, question(progress)).await {
+        Ok(reply) => answered(&reply, began.elapsed(), heard.load(Ordering::Relaxed)),
         Err(error @ JsonError::Model { .. }) => vec![failed(error.into())],
         Err(error) => vec![
             ok(format!("the model answers, in {:.1} s", began.elapsed().as_secs_f32())),
@@ -80,7 +91,7 @@ async fn call(choice: &Choice) -> Vec<Line> {
     }
 }
 
-fn answered(reply: &JsonReply<serde_json::Value>, took: Duration) -> Vec<Line> {
+fn answered(reply: &JsonReply<serde_json::Value>, took: Duration, pieces: usize) -> Vec<Line> {
     let usage = reply.usage;
     let shape = match (usage.calls, reply.repaired) {
         (..=1, false) => ok("schema: the answer fits at once"),
@@ -92,8 +103,15 @@ fn answered(reply: &JsonReply<serde_json::Value>, took: Duration) -> Vec<Line> {
     };
     let right = reply.value.get("sum").and_then(serde_json::Value::as_i64) == Some(5);
     let counted = match usage.estimated {
-        false => ok(format!("usage: {} tokens in, {} out, as the server counts them", usage.input, usage.output)),
+        false => {
+            let tokens = format!("{} tokens in, {} out, as the server counts them", usage.input, usage.output);
+            ok(format!("usage: {tokens}; {}", usage.cost_in_words()))
+        }
         true => note("usage: the server does not say, tokens are estimated (bytes / 4)", "turn on its usage reports"),
+    };
+    let streamed = match pieces {
+        0 | 1 => note("streaming: the answer came in one piece", "nothing must be done; nobody sees it being written"),
+        pieces => ok(format!("streaming: the answer came in {pieces} pieces")),
     };
     let cached = match (usage.cache_read, usage.cache_write) {
         (0, 0) => ok("cache: not used for a question this small"),
@@ -103,6 +121,6 @@ fn answered(reply: &JsonReply<serde_json::Value>, took: Duration) -> Vec<Line> {
     if !right {
         lines.push(note(format!("it says that 2 + 3 is {}", reply.value), "take a larger model"));
     }
-    lines.extend([counted, cached]);
+    lines.extend([streamed, counted, cached]);
     lines
 }

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use async_nats::{Message, Subscriber};
 use futures::StreamExt;
-use serde::Deserialize;
 use tokio::sync::watch;
 
 use super::super::logs::{events_after, line};
@@ -16,7 +15,7 @@ use crate::bus::Bus;
 use crate::bus::clock::nanos;
 use crate::orchestrator::Rules;
 use crate::store::Store;
-use crate::wire::{Event, RunId, RunStatus, TaskId};
+use crate::wire::{Event, RunId, RunStatus, TaskId, TokenEvent};
 
 /// How often everything is read anew when nothing is heard.
 const REFRESH_MS: u64 = 2_000;
@@ -63,14 +62,6 @@ impl Snapshot {
     pub(super) fn now(&self) -> i64 {
         self.now.map_or(0, |(then, at)| then.saturating_add(nanos(at.elapsed())))
     }
-}
-
-/// A piece of a model's words, sent while it writes them; not every server of a model sends such.
-#[derive(Deserialize)]
-struct Token {
-    task: TaskId,
-    attempt: u32,
-    text: String,
 }
 
 /// Reads and listens.
@@ -189,7 +180,7 @@ impl Feed {
     }
 
     async fn runs(&self) -> anyhow::Result<Vec<RunLine>> {
-        let newest = self.store.runs.list().await?.into_iter().take(RUNS_MAX);
+        let newest = self.store.runs.list(RUNS_MAX).await?.0.into_iter();
         let line = async |run: crate::wire::RunSummary| {
             let goal = self.store.runs.goal(&run.run).await.ok().flatten().map(|goal| goal.text).unwrap_or_default();
             RunLine { run: run.run, status: run.status, submitted_at: run.submitted_at, goal }
@@ -204,12 +195,18 @@ impl Known {
         if !message.subject.ends_with(".token") {
             return false;
         }
-        let Ok(Token { task, attempt, text }) = serde_json::from_slice(&message.payload) else { return true };
+        let Ok(TokenEvent { task, attempt, offset, text, .. }) = serde_json::from_slice(&message.payload) else {
+            return true;
+        };
         let key = (task, attempt);
         if self.live.len() >= LIVE_TASKS_MAX && !self.live.contains_key(&key) {
             return true;
         }
         let words = self.live.entry(key).or_default();
+        // The model begins, or begins again.
+        if offset == 0 {
+            words.clear();
+        }
         words.push_str(&text);
         if let Some(over) = words.chars().count().checked_sub(LIVE_CHARS_MAX) {
             *words = words.chars().skip(over).collect();
