@@ -57,11 +57,12 @@ pub enum EventKind {
 
 impl EventKind {
     /// All kinds; each is kept in the stream of events.
-    pub const ALL: [EventKind; 9] = [
+    pub const ALL: [EventKind; 10] = [
         EventKind::Claimed,
         EventKind::Planned,
         EventKind::Dispatched,
         EventKind::Started,
+        EventKind::Tool,
         EventKind::Completed,
         EventKind::Rejected,
         EventKind::Failed,
