@@ -4,6 +4,7 @@ use encoding_rs::{Encoding, UTF_8};
 use reqwest::Url;
 
 use super::html;
+use super::policy::URL_CHARS_MAX;
 
 /// Bytes at the head of an HTML page in which its letters are declared (the HTML standard's own limit).
 const DECLARATION_BYTES: usize = 1_024;
@@ -17,7 +18,7 @@ pub struct Text {
     pub title: String,
     /// The text, in lines.
     pub text: String,
-    /// Where it links to, in its order, each once.
+    /// Where it links to, in its order, each once; what is longer than [`URL_CHARS_MAX`] is left out.
     pub links: Vec<Link>,
 }
 
@@ -78,7 +79,8 @@ pub fn text_of(kind: &MediaType, bytes: &[u8], base: &Url) -> Result<Text, Strin
     }
     let title = text.lines().find_map(|line| line.strip_prefix("# ")).unwrap_or_default();
     let title = title.trim().chars().take(TITLE_CHARS_MAX).collect();
-    let links = super::links::in_text(&text).into_iter().map(|found| Link { url: found.url, words: found.around });
+    let found = super::links::in_text(&text).into_iter().filter(|found| found.url.as_str().len() <= URL_CHARS_MAX);
+    let links = found.map(|found| Link { url: found.url, words: found.around });
     Ok(Text { title, links: links.collect(), text: text.replace('\0', " ") })
 }
 

@@ -11,9 +11,12 @@ use html5gum::{Span, Tokenizer};
 use reqwest::Url;
 
 use super::content::{Link, TITLE_CHARS_MAX, Text};
+use super::policy::URL_CHARS_MAX;
 
 /// Links of one page that are kept.
 const LINKS_MAX: usize = 500;
+/// Links of one page that are looked at, those that lead to the same place included.
+const LOOKED_AT_MAX: usize = 5_000;
 /// Characters of a link's words.
 const LINK_WORDS_CHARS_MAX: usize = 200;
 
@@ -74,10 +77,13 @@ pub(super) fn read(page: &str, base: &Url) -> Text {
 
 struct Reader {
     base: Url,
+    /// True when the page has named its base; only the first name counts.
+    based: bool,
     out: String,
     title: String,
     links: Vec<Link>,
     seen: HashSet<Url>,
+    looked_at: usize,
     /// The tag that is open right now, and the attribute in it.
     tag: Vec<u8>,
     attribute: Vec<u8>,
@@ -94,10 +100,12 @@ impl Reader {
     fn new(base: &Url) -> Self {
         Self {
             base: base.clone(),
+            based: false,
             out: String::new(),
             title: String::new(),
             links: Vec::new(),
             seen: HashSet::new(),
+            looked_at: 0,
             tag: Vec::new(),
             attribute: Vec::new(),
             href: String::new(),
@@ -116,6 +124,8 @@ impl Reader {
             }
             CallbackEvent::AttributeName { name } => self.attribute = name.to_vec(),
             CallbackEvent::AttributeValue { value } if self.attribute == b"href" => {
+                // What is longer is no URL that anybody is asked for.
+                let value: &[u8] = if value.len() > URL_CHARS_MAX { b"" } else { value };
                 self.href = String::from_utf8_lossy(value).into_owned();
             }
             CallbackEvent::CloseStartTag { self_closing } => {
@@ -142,7 +152,7 @@ impl Reader {
         }
         match tag {
             b"title" => self.in_title = self.title.is_empty(),
-            b"base" => self.base = self.base.join(&self.href).unwrap_or_else(|_| self.base.clone()),
+            b"base" => self.rebase(),
             b"a" => self.begin_link(),
             b"pre" => self.pre += 1,
             b"td" | b"th" => self.out.push_str(" | "),
@@ -206,13 +216,30 @@ impl Reader {
         }
     }
 
+    fn rebase(&mut self) {
+        if !self.based && !self.href.is_empty() {
+            self.based = true;
+            self.base = self.joined().unwrap_or_else(|| self.base.clone());
+        }
+    }
+
     fn begin_link(&mut self) {
         self.end_link();
-        let Ok(mut url) = self.base.join(self.href.trim()) else { return };
+        if self.href.is_empty() || self.links.len() >= LINKS_MAX || self.looked_at >= LOOKED_AT_MAX {
+            return;
+        }
+        self.looked_at += 1;
+        let Some(mut url) = self.joined() else { return };
         url.set_fragment(None);
-        if ["http", "https"].contains(&url.scheme()) && !self.href.is_empty() && self.links.len() < LINKS_MAX {
+        if ["http", "https"].contains(&url.scheme()) {
             self.link = Some((url, self.out.len()));
         }
+    }
+
+    /// Where the tag's `href` leads; nowhere when that is longer than a URL may be.
+    fn joined(&self) -> Option<Url> {
+        let url = self.base.join(self.href.trim()).ok()?;
+        (url.as_str().len() <= URL_CHARS_MAX).then_some(url)
     }
 
     fn end_link(&mut self) {
@@ -226,6 +253,7 @@ impl Reader {
     fn end(mut self) -> Text {
         self.end_link();
         let title = self.title.split_whitespace().collect::<Vec<_>>().join(" ");
+        let title = title.chars().take(TITLE_CHARS_MAX).collect();
         let mut text = String::with_capacity(self.out.len());
         // A line that holds nothing but what its tags put there says nothing.
         for line in self.out.lines().map(str::trim_end) {
@@ -306,6 +334,31 @@ mod tests {
             assert!(started.elapsed() < Duration::from_secs(5), "{:?} for {:?}…", started.elapsed(), &page[..20]);
             assert!(text.links.len() <= LINKS_MAX);
         }
+    }
+
+    #[test]
+    fn no_page_makes_urls_of_unbounded_length() {
+        let anchors: String = (0..500).map(|n| format!("<a href=x{n}>oar</a>")).collect();
+        let long = "A".repeat(1024 * 1024);
+        let umlauts = "ü".repeat(URL_CHARS_MAX / 2);
+        let cases = [
+            (format!("<base href='http://x.example/{long}/'>{anchors}"), 500),
+            ("<base href=a/><a href=x>oar</a>".repeat(60_000), 1),
+            ("<base href=a/>".repeat(140_000) + &anchors, 500),
+            (format!("<base href='/{}/'>", "b".repeat(1_800)) + &"<a href=x>".repeat(190_000), 1),
+            (format!("<a href='http://x.example/{long}'>no</a><a href='{umlauts}'>no</a><a href=x>yes</a>"), 1),
+        ];
+        for (page, links) in cases {
+            let started = Instant::now();
+            let text = read_at(&page);
+            assert!(started.elapsed() < Duration::from_secs(5), "{:?} for {:?}…", started.elapsed(), &page[..20]);
+            assert_eq!(text.links.len(), links, "{:?}…", &page[..20]);
+            assert!(text.links.iter().all(|link| link.url.as_str().len() <= URL_CHARS_MAX), "{:?}…", &page[..20]);
+        }
+        let text = read_at("<base target=_blank><base href=/one/><base href=/two/><a href=x>oar</a>");
+        assert_eq!(text.links[0].url.as_str(), "http://example.com/one/x", "the first base that names a place counts");
+        let long = format!("<title>{}</title>", "a &amp; b ".repeat(10_000));
+        assert!(read_at(&long).title.chars().count() <= TITLE_CHARS_MAX);
     }
 
     proptest::proptest! {

@@ -42,10 +42,10 @@ pub(super) fn in_text(text: &str) -> Vec<Found> {
 }
 
 fn line_at(text: &str, at: usize) -> String {
-    let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
-    // A line without an end is cut close to the URL, not at its own beginning.
-    let start = text.ceil_char_boundary(start.max(at.saturating_sub(AROUND_CHARS_MAX / 2)));
-    text[start..].lines().next().unwrap_or_default().chars().take(AROUND_CHARS_MAX).collect()
+    // A line without an end is cut close to the URL, not at its own beginning, which may be far.
+    let near = text.ceil_char_boundary(at.saturating_sub(AROUND_CHARS_MAX / 2));
+    let start = text[near..at].rfind('\n').map_or(near, |newline| near + newline + 1);
+    text[start..].chars().take(AROUND_CHARS_MAX).take_while(|c| !['\n', '\r'].contains(c)).collect()
 }
 
 #[cfg(test)]
@@ -76,5 +76,8 @@ mod tests {
         let text: String = (0..5_000).map(|n| format!("http://example.com/{n} ")).collect();
         assert_eq!(in_text(&text).len(), FOUND_MAX);
         assert!(in_text(&"http://".repeat(100_000)).len() <= FOUND_MAX);
+        let one_line = format!("{}http://example.com/x{}", "é ".repeat(1_000), " é".repeat(1_000));
+        let around = in_text(&one_line)[0].around.clone();
+        assert!(around.contains("é http://example.com/x é") && around.chars().count() == AROUND_CHARS_MAX, "{around}");
     }
 }
