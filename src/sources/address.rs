@@ -36,12 +36,13 @@ pub enum Kind {
     Reserved,
 }
 
-/// Addresses of cloud metadata services. The first ones are link-local or private as well; the last two look harmless.
+/// Addresses of cloud metadata services. The first ones are link-local or private as well; the last two look harmless. The
+/// services of EC2 at IPv6 have a network of their own, `fd00:ec2::/32`.
 const METADATA: [IpAddr; 7] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
     IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2)),
+    IpAddr::V4(Ipv4Addr::new(169, 254, 170, 23)),
     IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
     IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
@@ -117,6 +118,7 @@ fn kind_of_v6(address: Ipv6Addr) -> Option<Kind> {
         [0x2001, 0, ..] => Some(Kind::Tunnel),
         [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Some(Kind::Documentation),
         [0x2001, 0..=0x1ff, ..] => Some(Kind::Reserved),
+        [0xfd00, 0xec2, ..] => Some(Kind::Metadata),
         [0xfc00..=0xfdff, ..] => Some(Kind::UniqueLocal),
         [0xfe80..=0xfeff, ..] => Some(Kind::LinkLocal),
         [0xff00..=0xffff, ..] => Some(Kind::Multicast),
@@ -157,10 +159,14 @@ mod tests {
             ("64:ff9b::a9fe:a9fe", Kind::Metadata),
             ("2002:a9fe:a9fe::", Kind::Metadata),
             ("169.254.170.2", Kind::Metadata),
+            ("169.254.170.23", Kind::Metadata),
             ("100.100.100.200", Kind::Metadata),
             ("168.63.129.16", Kind::Metadata),
             ("192.0.0.192", Kind::Metadata),
             ("fd00:ec2::254", Kind::Metadata),
+            ("fd00:ec2::23", Kind::Metadata),
+            ("fd00:ec2:ffff::1", Kind::Metadata),
+            ("fd00:ec3::1", Kind::UniqueLocal),
             ("fd20:ce::254", Kind::Metadata),
             ("224.0.0.1", Kind::Multicast),
             ("239.255.255.250", Kind::Multicast),

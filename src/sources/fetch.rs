@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::address::kind_of;
 use super::content::{self, Text};
 use super::net::{Internet, Net, told};
-use super::policy::Policy;
+use super::policy::{Policy, Target};
 
 /// Redirects that are followed.
 pub const REDIRECTS_MAX: usize = 5;
@@ -67,9 +67,9 @@ impl Fetcher {
         self.policy.len()
     }
 
-    /// The same for what a public page leads to.
-    pub fn from_public(self) -> Self {
-        Self { policy: Policy::from_public(), ..self }
+    /// The same for what strangers name: a public page, or a model.
+    pub fn for_strangers(self) -> Self {
+        Self { policy: Policy::for_strangers(), ..self }
     }
 
     /// Reads the page at `url`, of at most `bytes_max` bytes (and [`PAGE_BYTES_MAX`]).
@@ -87,13 +87,12 @@ impl Fetcher {
         let mut policy = self.policy.clone();
         for hop in 0..=REDIRECTS_MAX {
             let to = |why| if hop == 0 { why } else { format!("it leads to {}, and {why}", shown(&url)) };
-            let (response, public) = self.ask(&policy, &url).await.map_err(to)?;
+            let (response, target, public) = self.ask(&policy, &url).await.map_err(to)?;
             if !response.status().is_redirection() {
-                let page = self.take(&url, response, bytes_max).await.map_err(to)?;
-                return Ok(Page { public, ..page });
+                return self.take(&url, response, bytes_max, public).await.map_err(to);
             }
             if public {
-                policy = Policy::from_public();
+                policy = Policy::led_by(target);
             }
             let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
             let next = location.and_then(|location| url.join(location).ok());
@@ -104,8 +103,8 @@ impl Fetcher {
         Err(format!("it leads on more than redirects_max {REDIRECTS_MAX} times, at last to {}", shown(&url)))
     }
 
-    /// Checks the URL and its addresses, and asks exactly these; tells whether they are public.
-    async fn ask(&self, policy: &Policy, url: &Url) -> Result<(Response, bool), String> {
+    /// Checks the URL and its addresses, and asks exactly these; tells whom it asked, and whether that is public.
+    async fn ask(&self, policy: &Policy, url: &Url) -> Result<(Response, Target, bool), String> {
         let target = policy.check_url(url)?;
         let found = match target.address {
             Some(address) => vec![address],
@@ -118,10 +117,10 @@ impl Fetcher {
         let mut addresses = policy.check_addresses(&target, &found)?;
         addresses.truncate(ADDRESSES_MAX);
         let public = addresses.iter().any(|address| kind_of(address.ip()).is_none());
-        Ok((self.net.get(url, &addresses).await?, public))
+        Ok((self.net.get(url, &addresses).await?, target, public))
     }
 
-    async fn take(&self, url: &Url, response: Response, bytes_max: usize) -> Result<Page, String> {
+    async fn take(&self, url: &Url, response: Response, bytes_max: usize, public: bool) -> Result<Page, String> {
         if !response.status().is_success() {
             return Err(format!("it answers {}", response.status()));
         }
@@ -133,7 +132,7 @@ impl Fetcher {
         // Reading a page is a few milliseconds of pure work, which no other task of this process should wait for.
         let text = tokio::task::spawn_blocking(move || content::text_of(&kind, &bytes, &base)).await;
         let text = text.map_err(|error| format!("its text cannot be read ({error})"))??;
-        Ok(Page { address: shown(url), text, bytes: count, cut, public: true })
+        Ok(Page { address: shown(url), text, bytes: count, cut, public })
     }
 }
 

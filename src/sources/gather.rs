@@ -31,6 +31,9 @@ const TOGETHER_MAX: usize = 4;
 /// Lines about what was not read.
 const NOT_READ_MAX: usize = 30;
 
+/// Bytes that are left when a page is still asked for; with less, nothing of it would be worth a place among the sources.
+const PAGE_BYTES_MIN: usize = 4 * 1024;
+
 /// What of the web may be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Web {
@@ -39,7 +42,7 @@ pub enum Web {
     /// What the goal and the attached files name, and links found there.
     #[default]
     Named,
-    /// Also what a model names.
+    /// Also what a model names, at public hosts alone.
     Open,
 }
 
@@ -96,13 +99,13 @@ pub struct NotRead {
     pub why: String,
 }
 
-/// Who led to a URL.
+/// Who named a URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
     /// The user, or a page inside that the operator allowed.
     User,
-    /// A stranger.
-    PublicPage,
+    /// A public page, or a model alone: nothing inside was opened to them.
+    Stranger,
 }
 
 impl Sources {
@@ -112,17 +115,16 @@ impl Sources {
         let mut gathered = Gathered::default();
         let (mut named, linked) = self.named(wanted, &mut gathered);
         if self.web == Web::Off {
-            named.iter().for_each(|url| gathered.leave(url, "reading the web is off (web in the configuration)"));
+            named.iter().for_each(|(url, _)| gathered.leave(url, "reading the web is off (web in the configuration)"));
             return gathered;
         }
-        for url in named.split_off(named.len().min(URLS_MAX)) {
+        for (url, _) in named.split_off(named.len().min(URLS_MAX)) {
             gathered.leave(&url, &format!("more than urls_max {URLS_MAX} are named"));
         }
-        let mut asked: HashSet<Url> = named.iter().cloned().collect();
-        let named = named.into_iter().map(|url| (url, Origin::User)).collect();
+        let mut asked: HashSet<Url> = named.iter().map(|(url, _)| url.clone()).collect();
         self.read_all(named, deadline, time, &mut gathered).await;
         let links = |page: &Page| {
-            let from = if page.public { Origin::PublicPage } else { Origin::User };
+            let from = if page.public { Origin::Stranger } else { Origin::User };
             page.text.links.iter().map(move |link| (from, link.url.clone(), link.words.clone())).collect::<Vec<_>>()
         };
         let found = gathered.pages.iter().flat_map(links);
@@ -140,35 +142,42 @@ impl Sources {
         gathered
     }
 
-    /// The URLs to read in any case, and those to choose from.
-    fn named(&self, wanted: &Wanted<'_>, gathered: &mut Gathered) -> (Vec<Url>, Vec<Found>) {
-        let mut named: Vec<Url> = in_text(wanted.goal).into_iter().map(|found| found.url).collect();
+    /// The URLs to read in any case, with who named them, and those to choose from.
+    fn named(&self, wanted: &Wanted<'_>, gathered: &mut Gathered) -> (Vec<(Url, Origin)>, Vec<Found>) {
+        let goal = in_text(wanted.goal).into_iter();
+        let mut named: Vec<(Url, Origin)> = goal.map(|found| (found.url, Origin::User)).collect();
+        let has = |named: &[(Url, Origin)], url: &Url| named.iter().any(|(other, _)| other == url);
         let files = wanted.attached.iter().filter_map(|bytes| std::str::from_utf8(bytes).ok());
         let mut linked: Vec<Found> = files.flat_map(in_text).collect();
         for found in wanted.written.iter().flat_map(|text| in_text(text)) {
             let known = linked.iter().any(|other| other.url == found.url);
             match self.web {
-                _ if named.contains(&found.url) => {}
-                Web::Open => named.push(found.url),
-                _ if known => named.push(found.url),
+                _ if has(&named, &found.url) => {}
+                _ if known => named.push((found.url, Origin::User)),
+                Web::Open => named.push((found.url, Origin::Stranger)),
                 _ => {
                     gathered
                         .leave(&found.url, "a model named it, not you; web = \"open\" in the configuration lets it");
                 }
             }
         }
-        linked.retain(|found| ["http", "https"].contains(&found.url.scheme()) && !named.contains(&found.url));
+        linked.retain(|found| ["http", "https"].contains(&found.url.scheme()) && !has(&named, &found.url));
         (named, linked)
     }
 
     async fn read_all(&self, urls: Vec<(Url, Origin)>, deadline: Instant, time: Duration, gathered: &mut Gathered) {
         let room = PAGES_BYTES_MAX.saturating_sub(gathered.pages.iter().map(|page| page.bytes).sum());
         let share = room / urls.len().max(1);
+        if share < PAGE_BYTES_MIN {
+            let why = format!("more than pages_bytes_max {PAGES_BYTES_MAX} would be read for this task");
+            urls.iter().for_each(|(url, _)| gathered.leave(url, &why));
+            return;
+        }
         let late = |_| format!("the time for reading, {} s, was over", time.as_secs());
         let read = stream::iter(urls).map(|(url, from)| async move {
             let fetcher = match from {
                 Origin::User => self.fetcher.clone(),
-                Origin::PublicPage => self.fetcher.clone().from_public(),
+                Origin::Stranger => self.fetcher.clone().for_strangers(),
             };
             let page = timeout_at(deadline, fetcher.read(&url, share)).await;
             (url, page.map_err(late).and_then(|page| page))

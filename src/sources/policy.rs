@@ -22,8 +22,10 @@ pub const URL_CHARS_MAX: usize = 2_000;
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     allowed: Vec<Allowed>,
-    /// True for what a public page leads to: its author is a stranger, to whom nothing inside was opened.
-    from_public: bool,
+    /// True for what a stranger named, to whom nothing inside was opened.
+    strangers: bool,
+    /// A public place whose port is good, whatever its number: it was just asked there.
+    asked: Option<Target>,
 }
 
 /// Something that the operator allowed: `wiki.example.com`, `10.1.0.0/16`, `127.0.0.1:8080`, `[::1]:8080`.
@@ -93,12 +95,17 @@ fn no_place(text: &str) -> String {
 impl Policy {
     /// A policy that lets these through as well; at most [`ALLOWED_MAX`] are kept.
     pub fn allowing(allowed: Vec<Allowed>) -> Self {
-        Self { allowed: allowed.into_iter().take(ALLOWED_MAX).collect(), from_public: false }
+        Self { allowed: allowed.into_iter().take(ALLOWED_MAX).collect(), ..Self::default() }
     }
 
-    /// The policy for what a public page leads to by a link or a redirect: public hosts alone.
-    pub fn from_public() -> Self {
-        Self { allowed: Vec::new(), from_public: true }
+    /// The policy for what strangers name, a public page by a link or a model by itself: public hosts alone.
+    pub fn for_strangers() -> Self {
+        Self { strangers: true, ..Self::default() }
+    }
+
+    /// The policy for where a public `place` leads by a redirect: what strangers may, and `place` itself on its own port.
+    pub fn led_by(place: Target) -> Self {
+        Self { asked: Some(place), ..Self::for_strangers() }
     }
 
     /// Entries of the allow list.
@@ -129,7 +136,7 @@ impl Policy {
         if let Some(address) = address {
             self.check_address(&target, address)?;
         }
-        if !PORTS.contains(&port) && !self.allowed.iter().any(|entry| entry.may_be(&target)) {
+        if !self.knows_port(&target) && !self.allowed.iter().any(|entry| entry.may_be(&target)) {
             let ports = PORTS.map(|port| port.to_string()).join(", ");
             return Err(format!("its port is {port}; of public hosts only {ports} are asked"));
         }
@@ -145,10 +152,14 @@ impl Policy {
             return Err(format!("its host {} has no address", target.host));
         }
         found.iter().try_for_each(|address| self.check_address(target, *address))?;
-        if !PORTS.contains(&target.port) && !found.iter().all(|address| self.lets(target, *address)) {
+        if !self.knows_port(target) && !found.iter().all(|address| self.lets(target, *address)) {
             return Err(format!("its port is {}, which is not asked of a public host", target.port));
         }
         Ok(found.iter().map(|address| SocketAddr::new(*address, target.port)).collect())
+    }
+
+    fn knows_port(&self, target: &Target) -> bool {
+        PORTS.contains(&target.port) || self.asked.as_ref() == Some(target)
     }
 
     fn check_address(&self, target: &Target, address: IpAddr) -> Result<(), String> {
@@ -159,8 +170,8 @@ impl Policy {
                 } else {
                     format!("{} is at {address}, which is {kind}", target.host)
                 };
-                Err(match self.from_public {
-                    true => format!("{what}; no public page may lead there"),
+                Err(match self.strangers {
+                    true => format!("{what}; no public page and no model may lead there"),
                     false => format!("{what}; web_allow in the configuration can let it through"),
                 })
             }
@@ -169,12 +180,15 @@ impl Policy {
     }
 
     fn lets(&self, target: &Target, address: IpAddr) -> bool {
-        let host_may = kind_of(address).is_none_or(Kind::is_a_network_of_people);
+        let kind = kind_of(address);
+        let host_may = kind.is_none_or(Kind::is_a_network_of_people);
+        // Where keys are given out is opened by its own address, never by a network that happens to hold it.
+        let network_may = |net: &IpNet| kind != Some(Kind::Metadata) || net.prefix_len() == net.max_prefix_len();
         self.allowed.iter().filter(|entry| entry.port.is_none_or(|port| port == target.port)).any(|entry| match &entry
             .place
         {
             Place::Host(host) => host_may && *host == target.host,
-            Place::Network(net) => net.contains(&address),
+            Place::Network(net) => network_may(net) && net.contains(&address),
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use oarlock::sources::{Gathered, LINKS_MAX, Sources, URLS_MAX, Wanted, Web, words_of};
+use oarlock::sources::{Gathered, LINKS_MAX, PAGES_BYTES_MAX, Sources, URLS_MAX, Wanted, Web, words_of};
 
 use crate::recorder::{Answer, Recorder, fetcher};
 
@@ -56,6 +56,33 @@ async fn what_only_a_model_named_is_not_asked_unless_it_may_be() {
     assert!(gathered.not_read.iter().any(|one| one.why.contains("is off")), "{:?}", gathered.not_read);
 }
 
+/// `web = "open"` and `web_allow` together do not open to a model what was opened to the user.
+#[tokio::test]
+async fn what_a_model_names_leads_nowhere_inside_not_even_where_it_is_allowed() {
+    let recorder = Recorder::default()
+        .name("wiki.intern", &[&["10.0.0.1"]])
+        .name("docs.example", PUBLIC)
+        .answer("http://wiki.intern/delete?all", Answer::Text("gone"))
+        .answer("http://wiki.intern/oars", Answer::Text("levers"))
+        .answer("http://wiki.intern/locks", Answer::Text("iron"))
+        .answer("http://docs.example/x", Answer::Text("docs"));
+    let recorder = Arc::new(recorder);
+    let sources = Sources { web: Web::Open, fetcher: fetcher(&recorder, &["wiki.intern", "10.0.0.0/8"]) };
+    let written =
+        ["Read http://wiki.intern/delete?all http://10.0.0.1/x http://docs.example/x http://wiki.intern/oars \
+                    http://wiki.intern/locks"];
+    let files: [&[u8]; 1] = [b"see http://wiki.intern/locks"];
+    let goal = "What does http://wiki.intern/oars say?";
+    let wanted = Wanted { goal, written: &written, attached: &files, ..Wanted::default() };
+    let gathered = sources.gather(&wanted, TIME).await;
+    let read = ["http://wiki.intern/oars", "http://docs.example/x", "http://wiki.intern/locks"];
+    assert_eq!(addresses(&gathered), read, "what the goal or a file names as well is the user's");
+    assert_eq!(recorder.asked().len(), 3, "{:?}", recorder.asked());
+    let told: Vec<&str> = gathered.not_read.iter().map(|one| one.address.as_str()).collect();
+    assert_eq!(told, ["http://wiki.intern/delete?all", "http://10.0.0.1/x"]);
+    assert!(gathered.not_read.iter().all(|one| one.why.contains("no model may lead there")), "{:?}", gathered.not_read);
+}
+
 #[tokio::test]
 async fn links_are_followed_once_when_they_share_words_with_the_task() {
     let page = "Index.\nhttp://a.example/retry how retries wait\nhttp://a.example/legal imprint\n\
@@ -93,7 +120,7 @@ async fn links_of_a_public_page_lead_nowhere_inside_and_those_of_an_allowed_one_
     let wanted = Wanted { goal: "http://a.example/", words: &words, ..Wanted::default() };
     let gathered = sources.gather(&wanted, TIME).await;
     assert_eq!(addresses(&gathered), ["http://a.example/"]);
-    assert!(gathered.not_read[0].why.contains("no public page may lead there"), "{:?}", gathered.not_read);
+    assert!(gathered.not_read[0].why.contains("no public page and no model may lead there"), "{:?}", gathered.not_read);
     let gathered = sources.gather(&Wanted { goal: "http://wiki.intern/", ..wanted }, TIME).await;
     assert_eq!(addresses(&gathered), ["http://wiki.intern/", "http://wiki.intern/oars"]);
 }
@@ -113,6 +140,25 @@ async fn the_number_of_pages_is_bounded() {
     let gathered = gather(&recorder, Web::Named, &wanted).await;
     assert_eq!(recorder.asked().len(), URLS_MAX + LINKS_MAX);
     assert_eq!(gathered.not_read.iter().filter(|one| one.why.contains("urls_max 8")).count(), 3);
+}
+
+#[tokio::test]
+async fn with_no_bytes_left_no_link_is_asked() {
+    let urls: Vec<String> = (0..URLS_MAX).map(|n| format!("http://a.example/{n}")).collect();
+    let long = format!("http://a.example/oar an oar\n{}", "word ".repeat(PAGES_BYTES_MAX / URLS_MAX / 5));
+    let long: &'static str = Box::leak(long.into_boxed_str());
+    let mut recorder = Recorder::default().name("a.example", PUBLIC);
+    for url in &urls {
+        recorder = recorder.answer(url, Answer::Text(long));
+    }
+    let recorder = Arc::new(recorder.answer("http://a.example/oar", Answer::Text("an oar")));
+    let (goal, words) = (urls.join(" "), words_of("an oar"));
+    let wanted = Wanted { goal: &goal, words: &words, ..Wanted::default() };
+    let gathered = gather(&recorder, Web::Named, &wanted).await;
+    assert_eq!(gathered.pages.iter().map(|page| page.bytes).sum::<usize>(), PAGES_BYTES_MAX);
+    assert_eq!((gathered.pages.len(), recorder.asked().len()), (URLS_MAX, URLS_MAX), "the link is no empty source");
+    let left = &gathered.not_read[0];
+    assert!(left.address == "http://a.example/oar" && left.why.contains("pages_bytes_max 8388608"), "{left:?}");
 }
 
 #[tokio::test]

@@ -171,7 +171,7 @@ async fn a_redirect_to_the_same_name_is_resolved_and_judged_again() {
 
 #[test]
 fn an_allow_list_lets_through_what_it_names_and_nothing_else() {
-    let cases: [(&[&str], &str, bool); 16] = [
+    let cases: [(&[&str], &str, bool); 25] = [
         (&["127.0.0.1:9000"], "http://127.0.0.1:9000/", true),
         (&["127.0.0.1:9000"], "http://127.0.0.1:9001/", false),
         (&["127.0.0.1"], "http://127.0.0.1:9001/", true),
@@ -184,6 +184,15 @@ fn an_allow_list_lets_through_what_it_names_and_nothing_else() {
         (&["[::1]:8080"], "http://[::1]:8080/", true),
         (&["fd12::/16"], "http://[fd12:3456::1]/", true),
         (&["fd12::/16"], "http://[fd00:ec2::254]/", false),
+        (&["100.64.0.0/10"], "http://100.64.1.1/", true),
+        (&["100.64.0.0/10"], "http://100.100.100.200/", false),
+        (&["fd00::/8"], "http://[fd00:ec2::254]/", false),
+        (&["fd00:ec2::/32"], "http://[fd00:ec2::23]/", false),
+        (&["169.254.0.0/16"], "http://169.254.7.7/", true),
+        (&["169.254.0.0/16"], "http://169.254.169.254/", false),
+        (&["0.0.0.0/0", "::/0"], "http://[::ffff:169.254.169.254]/", false),
+        (&["100.100.100.200"], "http://100.100.100.200/", true),
+        (&["fd00:ec2::254/128"], "http://[fd00:ec2::254]/", true),
         (&["wiki.intern"], "http://10.1.2.3/", false),
         (&["wiki.intern:3000"], "http://WIKI.intern.:3000/", true),
         (&["wiki.intern:3000"], "http://other.intern:3000/", false),
@@ -200,6 +209,7 @@ fn an_allow_list_lets_through_what_it_names_and_nothing_else() {
     assert!(at(&["wiki.intern"], "10.1.2.3"), "an allowed name may be inside");
     assert!(at(&["wiki.intern"], "127.0.0.1"));
     assert!(!at(&["wiki.intern"], "169.254.169.254"), "but not where keys are given out");
+    assert!(!at(&["wiki.intern"], "fd00:ec2::23") && !at(&["100.64.0.0/10"], "100.100.100.200"));
     assert!(!at(&["wiki.intern"], "fe80::1"));
     assert!(!at(&["other.intern"], "10.1.2.3"));
     assert!(at(&["169.254.169.254"], "169.254.169.254"), "unless the address itself was allowed");
@@ -226,9 +236,36 @@ async fn a_public_page_leads_nowhere_inside_not_even_where_it_is_allowed() {
     for text in ["http://open.example/", "http://wiki.intern/out"] {
         let why = read(text).await.unwrap_err();
         assert!(
-            why.contains("wiki.intern is at 10.0.0.1, which is a private network; no public page may lead there"),
+            why.contains(
+                "wiki.intern is at 10.0.0.1, which is a private network; no public page and no model may lead there"
+            ),
             "{why}"
         );
     }
     assert!(!recorder.asked().iter().any(|asked| asked.contains("delete")), "{:?}", recorder.asked());
+}
+
+/// A host that was allowed on a port of its own may lead to itself there; its name may not move inside meanwhile.
+#[tokio::test]
+async fn an_allowed_public_host_leads_to_itself_on_its_own_port_alone() {
+    let (public, inside): (&[&str], &[&str]) = (&["93.184.216.34"], &["10.0.0.1"]);
+    let led = async |answers: &[&[&str]], to: &str| {
+        let recorder = Recorder::default()
+            .name("docs.example", answers)
+            .name("other.example", &[public])
+            .answer("http://docs.example:9000/", Answer::To(to.into()))
+            .answer("http://docs.example:9000/start", Answer::Text("welcome"));
+        let recorder = Arc::new(recorder);
+        let fetcher = fetcher(&recorder, &["docs.example"]);
+        fetcher.read(&url("http://docs.example:9000/"), PAGE_BYTES_MAX).await.map(|page| page.text.text)
+    };
+    assert_eq!(led(&[public], "/start").await.as_deref(), Ok("welcome"));
+    for (answers, to, says) in [
+        (&[public][..], "http://docs.example:9001/start", "port is 9001"),
+        (&[public], "http://other.example:9000/", "port is 9000"),
+        (&[public, inside], "/start", "is a private network; no public page"),
+    ] {
+        let why = led(answers, to).await.unwrap_err();
+        assert!(why.contains(says), "{to}: {why}");
+    }
 }
