@@ -1,5 +1,5 @@
 //! Citations: what a finding says it is from must be there. A number, a path with a line, an earlier result are looked up;
-//! what names nothing is told to the model once, and marked in the reply when it stays.
+//! what names nothing, or a file without a line of it, is told to the model once, and marked in the reply when it stays.
 
 use crate::store::FileSet;
 use crate::wire::{FilePath, TaskId};
@@ -67,28 +67,45 @@ impl Citable<'_> {
         self.results.iter().find(|task| named && task.as_str() == id).map(ToString::to_string)
     }
 
-    /// `path`, `path:12` or `path:12-20`.
+    /// `path:12` or `path:12-20`; a file that has no lines, by its path alone.
     fn place(&self, text: &str) -> Option<String> {
         let text = text.trim_matches(['[', ']', '`']);
-        if self.file(text).is_some() {
+        if self.lines(text) == Some(0) {
             return Some(text.to_owned());
         }
         let (path, lines) = text.rsplit_once(':')?;
-        let count = self.file(path)?;
+        let count = self.lines(path)?;
         let (from, to) = lines.split_once('-').unwrap_or((lines, lines));
         let number = |text: &str| text.trim().trim_start_matches(['L', 'l']).parse::<usize>().ok();
         let (from, to) = (number(from)?, number(to)?);
         (1 <= from && from <= to && to <= count).then(|| text.to_owned())
     }
 
-    /// Lines of a file in sight.
-    fn file(&self, path: &str) -> Option<usize> {
+    /// Lines of a file in sight; a file that is no text has none.
+    fn lines(&self, path: &str) -> Option<usize> {
         let path = path.parse::<FilePath>().ok()?;
-        self.files.get(&path).map(|content| content.split(|byte| *byte == b'\n').count())
+        self.files.get(&path).map(|content| std::str::from_utf8(content).map_or(0, |text| text.lines().count()))
+    }
+
+    /// The lines of the file that a citation names by its path alone.
+    fn lineless(&self, citation: &str) -> Option<usize> {
+        self.lines(citation.trim().trim_matches(['[', ']', '`'])).filter(|lines| *lines > 0)
+    }
+
+    /// How a citation that cannot stand is shown.
+    pub(super) fn mark(&self, citation: &str) -> String {
+        let shown: String = citation.chars().take(SHOWN_CHARS_MAX).collect();
+        match self.lineless(citation) {
+            Some(_) => format!("unsupported: it cites {shown:?} without a line"),
+            None => format!("unsupported: it cites {shown:?}, which is no source of this task"),
+        }
     }
 
     fn complaint(&self, citation: &str) -> String {
         let shown: String = citation.chars().take(SHOWN_CHARS_MAX).collect();
+        if let Some(lines) = self.lineless(citation) {
+            return format!("the source {shown:?} names no line; cite the line that says it, path:1 to path:{lines}");
+        }
         let mut may = Vec::new();
         match self.sources.len() {
             0 => {}
@@ -104,12 +121,6 @@ impl Citable<'_> {
     }
 }
 
-/// How a citation that names nothing is shown.
-pub(super) fn unsupported(citation: &str) -> String {
-    let shown: String = citation.chars().take(SHOWN_CHARS_MAX).collect();
-    format!("unsupported: it cites {shown:?}, which is no source of this task")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +129,9 @@ mod tests {
     fn a_citation_names_something_that_is_there() {
         let files = FileSet::from([
             ("src/a.py".parse().unwrap(), b"one\ntwo\nthree".to_vec()),
+            ("src/b.txt".parse().unwrap(), b"one\r\ntwo\r\n".to_vec()),
+            ("empty.txt".parse().unwrap(), Vec::new()),
+            ("picture.png".parse().unwrap(), b"\xff\n\n".to_vec()),
             ("odd, name.txt".parse().unwrap(), b"x".to_vec()),
         ]);
         let task: TaskId = "t1".parse().unwrap();
@@ -133,8 +147,10 @@ mod tests {
             ("The goal", "the goal"),
             ("task", "the task"),
             ("General knowledge", "general knowledge"),
-            ("src/a.py", "src/a.py"),
             ("src/a.py:3", "src/a.py:3"),
+            ("src/b.txt:2", "src/b.txt:2"),
+            ("empty.txt", "empty.txt"),
+            ("[picture.png]", "picture.png"),
             ("[src/a.py:1-2]", "src/a.py:1-2"),
             ("odd, name.txt:1", "odd, name.txt:1"),
             ("[2]; src/a.py:2 and the goal", "2, src/a.py:2, the goal"),
@@ -151,6 +167,9 @@ mod tests {
             "src/a.py:4",
             "src/a.py:0",
             "src/a.py:2-1",
+            "src/b.txt:3",
+            "empty.txt:1",
+            "picture.png:1",
             "src/b.py",
             "t2",
             "http://c.example/",
@@ -162,6 +181,13 @@ mod tests {
             let why = citable.check(citation).unwrap_err();
             assert!(why.contains("[1] to [2]") && why.contains("src/a.py"), "{citation}: {why}");
         }
+        for citation in ["src/b.txt", "[src/b.txt]", " `src/b.txt`"] {
+            let why = citable.check(citation).unwrap_err();
+            assert!(why.contains("names no line; cite the line that says it, path:1 to path:2"), "{citation}: {why}");
+            assert!(citable.mark(citation).ends_with("without a line"), "{}", citable.mark(citation));
+        }
+        assert!(citable.check("[1], src/a.py").is_err());
+        assert_eq!(citable.mark("[9]"), "unsupported: it cites \"[9]\", which is no source of this task");
         let none = FileSet::new();
         let nothing = Citable { sources: Vec::new(), files: &none, results: Vec::new() };
         assert!(nothing.check("[1]").is_err() && nothing.check("1").is_err());

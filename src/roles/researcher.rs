@@ -3,16 +3,18 @@
 //! Pages and files are read before the model is asked, by rules (`sources/gather.rs`), so the model chooses no address. What
 //! was read, what was not and why is written into the reply by this code; the model's word does not count for it.
 
+use std::cmp::Reverse;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::briefing::Briefing;
-use super::citations::{Citable, unsupported};
+use super::citations::Citable;
+use super::prompt::attribute;
 use super::{Desk, Product};
 use crate::sources::{self, Gathered, Page, Wanted, Web, words_of};
-use crate::wire::{Failure, Role, Usage};
+use crate::wire::{Failure, FailureKind, Role, Usage};
 
 /// Part of a task's limit that reading may take: what the model's two calls leave.
 const READ_SHARE: (u32, u32) = (1, 10);
@@ -47,6 +49,7 @@ pub(super) struct Material {
 
 /// A page, as the prompt and the reply name it; its number is its place, from 1.
 pub(super) struct Source {
+    /// The stranger's words for it, fit for one line and for between quotes.
     pub(super) title: String,
     pub(super) address: String,
     pub(super) text: String,
@@ -54,10 +57,11 @@ pub(super) struct Source {
 }
 
 pub(super) async fn work(desk: &Desk, briefing: &mut Briefing, usage: &mut Usage) -> Result<Product, Failure> {
-    briefing.material = material(desk, briefing).await;
+    briefing.material = material(desk, briefing).await?;
     let briefing = &*briefing;
     let citable = citable(briefing);
-    // An answer whose shape is good and whose citations are not: it is used, marked, when asking again brings no better one.
+    // A reading whose shape is good and whose citations are not: the best one is used, marked, when asking again brings
+    // none without faults.
     let marked = Mutex::new(None);
     let answer = desk.ask_json(briefing, usage, |value| {
         let answer: Answer = serde_json::from_value(value.clone()).map_err(|error| vec![error.to_string()])?;
@@ -70,7 +74,7 @@ pub(super) async fn work(desk: &Desk, briefing: &mut Briefing, usage: &mut Usage
         if faults.is_empty() {
             return Ok(answer);
         }
-        *marked.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+        keep_better(&mut marked.lock().unwrap_or_else(PoisonError::into_inner), answer, &citable);
         Err(faults)
     });
     let answer = match answer.await {
@@ -80,14 +84,32 @@ pub(super) async fn work(desk: &Desk, briefing: &mut Briefing, usage: &mut Usage
     Ok(Product::text(in_words(&answer, &citable, &briefing.material)))
 }
 
+/// Keeps of two readings the one of which more stands; of equal ones the first, which is the more trusted reading of an
+/// answer and the earlier answer.
+fn keep_better(kept: &mut Option<Answer>, answer: Answer, citable: &Citable<'_>) {
+    let worth = |answer: &Answer| {
+        let stands = answer.findings.iter().filter(|finding| citable.check(&finding.source).is_ok()).count();
+        (stands, Reverse(answer.findings.len() - stands))
+    };
+    if kept.as_ref().is_none_or(|kept| worth(&answer) > worth(kept)) {
+        *kept = Some(answer);
+    }
+}
+
 /// Reads what the task refers to. Ends in time, and is dropped with the task when that is stopped.
-async fn material(desk: &Desk, briefing: &Briefing) -> Material {
-    let task = &briefing.task;
-    let words = words_of(&format!("{} {}", task.description, briefing.goal));
-    let files: Vec<(&str, &[u8])> =
-        briefing.files.iter().map(|(path, content)| (path.as_str(), content.as_slice())).collect();
-    let excerpts = sources::excerpts(&files, &words, EXCERPTS_BYTES_MAX);
-    let Some(reading) = &desk.sources else { return Material { excerpts, ..Material::default() } };
+async fn material(desk: &Desk, briefing: &mut Briefing) -> Result<Material, Failure> {
+    let words = words_of(&format!("{} {}", briefing.task.description, briefing.goal));
+    let (files, about) = (std::mem::take(&mut briefing.files), words.clone());
+    let (files, excerpts) = aside(move || {
+        let texts: Vec<(&str, &[u8])> =
+            files.iter().map(|(path, content)| (path.as_str(), content.as_slice())).collect();
+        let excerpts = sources::excerpts(&texts, &about, EXCERPTS_BYTES_MAX);
+        (files, excerpts)
+    })
+    .await?;
+    briefing.files = files;
+    let (briefing, task) = (&*briefing, &briefing.task);
+    let Some(reading) = &desk.sources else { return Ok(Material { excerpts, ..Material::default() }) };
     // What another role wrote is a model's word, whatever its name.
     let attached = task.files.iter().filter(|file| file.role == Role::Orchestrator);
     let attached: Vec<&[u8]> = attached.filter_map(|file| briefing.files.get(&file.path)).map(Vec::as_slice).collect();
@@ -100,14 +122,19 @@ async fn material(desk: &Desk, briefing: &Briefing) -> Material {
     let time = (Duration::from_millis(task.limit_ms) * share / whole).min(Duration::from_secs(READ_S_MAX));
     let Gathered { pages, not_read } = reading.gather(&wanted, time).await;
     let room = SOURCE_BYTES_MAX.min(SOURCES_BYTES_MAX / pages.len().max(1));
-    let sources = pages.into_iter().map(|page| source(page, &words, room));
-    Material { sources: sources.collect(), excerpts, not_read }
+    let sources = aside(move || pages.into_iter().map(|page| source(page, &words, room)).collect()).await?;
+    Ok(Material { sources, excerpts, not_read })
+}
+
+/// Does pure work over megabytes where no other task of this process waits for it.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Failure::again(FailureKind::Internal, format!("the search in files and pages ended: {error}")))
 }
 
 fn source(page: Page, words: &[String], bytes_max: usize) -> Source {
     let text = sources::condensed(&page.text.text, words, bytes_max);
-    let title = page.text.title.replace(char::is_control, " ");
-    Source { title, address: page.address, text, cut: page.cut }
+    Source { title: attribute(&page.text.title), address: page.address, text, cut: page.cut }
 }
 
 fn citable(briefing: &Briefing) -> Citable<'_> {
@@ -121,7 +148,7 @@ fn citable(briefing: &Briefing) -> Citable<'_> {
 /// The reply: findings with their sources, then what is to be told by us and not by the model.
 fn in_words(answer: &Answer, citable: &Citable<'_>, material: &Material) -> String {
     let finding = |finding: &Finding| {
-        let source = citable.check(&finding.source).unwrap_or_else(|_| unsupported(&finding.source));
+        let source = citable.check(&finding.source).unwrap_or_else(|_| citable.mark(&finding.source));
         format!("- {} [{source}]", indented(&finding.text))
     };
     let mut lines: Vec<String> = answer.findings.iter().map(finding).collect();
@@ -147,4 +174,31 @@ fn in_words(answer: &Answer, citable: &Citable<'_>, material: &Material) -> Stri
 /// A model's text inside a list, so that no line of it looks like one of ours.
 fn indented(text: &str) -> String {
     text.trim().lines().collect::<Vec<_>>().join("\n  ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::FileSet;
+
+    #[test]
+    fn of_faulty_readings_the_best_is_kept_and_of_equal_ones_the_first() {
+        let files = FileSet::new();
+        let citable = Citable { sources: vec!["http://a.example/"], files: &files, results: Vec::new() };
+        let answer = |sources: &[&str], text: &str| {
+            let finding = |source: &&str| Finding { text: text.to_owned(), source: (*source).to_owned() };
+            Answer { findings: sources.iter().map(finding).collect(), not_found: Vec::new() }
+        };
+        let mut kept = None;
+        for (sources, text, then) in [
+            (&["[1]", "[7]"][..], "first", "first"),
+            (&["[7]"], "a part of it", "first"),
+            (&["[1]", "[8]"], "the second answer, as good", "first"),
+            (&["[1]", "[1]", "[8]"], "a better one", "a better one"),
+            (&["[1]", "[1]", "[8]", "[9]"], "more that does not stand", "a better one"),
+        ] {
+            keep_better(&mut kept, answer(sources, text), &citable);
+            assert_eq!(kept.as_ref().unwrap().findings[0].text, then);
+        }
+    }
 }
