@@ -16,6 +16,7 @@ use futures::stream;
 use reqwest::Url;
 use tokio::time::{Instant, timeout_at};
 
+use super::content::Link;
 use super::fetch::{Fetcher, Page, shown};
 use super::links::{Found, in_text};
 use super::words;
@@ -113,7 +114,8 @@ impl Sources {
     pub async fn gather(&self, wanted: &Wanted<'_>, time: Duration) -> Gathered {
         let deadline = Instant::now() + time;
         let mut gathered = Gathered::default();
-        let (mut named, linked) = self.named(wanted, &mut gathered);
+        let linked = links_of(wanted).await;
+        let mut named = self.named(wanted, &linked, &mut gathered);
         if self.web == Web::Off {
             named.iter().for_each(|(url, _)| gathered.leave(url, "reading the web is off (web in the configuration)"));
             return gathered;
@@ -125,16 +127,16 @@ impl Sources {
         self.read_all(named, deadline, time, &mut gathered).await;
         let links = |page: &Page| {
             let from = if page.public { Origin::Stranger } else { Origin::User };
-            page.text.links.iter().map(move |link| (from, link.url.clone(), link.words.clone())).collect::<Vec<_>>()
+            let scored = |link: &Link| (score(wanted.words, &link.words, &link.url), link.url.clone(), from);
+            page.text.links.iter().map(scored).collect::<Vec<_>>()
         };
         let found = gathered.pages.iter().flat_map(links);
-        let linked = linked.into_iter().map(|found| (Origin::User, found.url, found.around));
+        let linked = linked.into_iter().filter(|(_, url)| ["http", "https"].contains(&url.scheme()));
         // A file of the user's comes first: what it names as well is the user's.
         let mut candidates: Vec<(usize, Url, Origin)> = linked
+            .map(|(score, url)| (score, url, Origin::User))
             .chain(found)
-            .filter(|(_, url, _)| asked.insert(url.clone()))
-            .map(|(from, url, around)| (words::count(wanted.words, &format!("{around} {}", url.path())), url, from))
-            .filter(|(score, ..)| *score > 0)
+            .filter(|(score, url, _)| asked.insert(url.clone()) && *score > 0)
             .collect();
         candidates.sort_by_key(|(score, ..)| std::cmp::Reverse(*score));
         let links = candidates.into_iter().take(LINKS_MAX).map(|(_, url, from)| (url, from)).collect();
@@ -142,27 +144,23 @@ impl Sources {
         gathered
     }
 
-    /// The URLs to read in any case, with who named them, and those to choose from.
-    fn named(&self, wanted: &Wanted<'_>, gathered: &mut Gathered) -> (Vec<(Url, Origin)>, Vec<Found>) {
-        let goal = in_text(wanted.goal).into_iter();
-        let mut named: Vec<(Url, Origin)> = goal.map(|found| (found.url, Origin::User)).collect();
-        let has = |named: &[(Url, Origin)], url: &Url| named.iter().any(|(other, _)| other == url);
-        let files = wanted.attached.iter().filter_map(|bytes| std::str::from_utf8(bytes).ok());
-        let mut linked: Vec<Found> = files.flat_map(in_text).collect();
-        for found in wanted.written.iter().flat_map(|text| in_text(text)) {
-            let known = linked.iter().any(|other| other.url == found.url);
+    /// The URLs to read in any case, with who named them; `linked` is what the user's files name.
+    fn named(&self, wanted: &Wanted<'_>, linked: &[(usize, Url)], gathered: &mut Gathered) -> Vec<(Url, Origin)> {
+        let mut named: Vec<(Url, Origin)> =
+            in_text(wanted.goal).into_iter().map(|found| (found.url, Origin::User)).collect();
+        let mut seen: HashSet<Url> = named.iter().map(|(url, _)| url.clone()).collect();
+        let known: HashSet<&Url> = linked.iter().map(|(_, url)| url).collect();
+        for Found { url, .. } in wanted.written.iter().flat_map(|text| in_text(text)) {
+            if !seen.insert(url.clone()) {
+                continue;
+            }
             match self.web {
-                _ if has(&named, &found.url) => {}
-                _ if known => named.push((found.url, Origin::User)),
-                Web::Open => named.push((found.url, Origin::Stranger)),
-                _ => {
-                    gathered
-                        .leave(&found.url, "a model named it, not you; web = \"open\" in the configuration lets it");
-                }
+                _ if known.contains(&url) => named.push((url, Origin::User)),
+                Web::Open => named.push((url, Origin::Stranger)),
+                _ => gathered.leave(&url, "a model named it, not you; web = \"open\" in the configuration lets it"),
             }
         }
-        linked.retain(|found| ["http", "https"].contains(&found.url.scheme()) && !has(&named, &found.url));
-        (named, linked)
+        named
     }
 
     async fn read_all(&self, urls: Vec<(Url, Origin)>, deadline: Instant, time: Duration, gathered: &mut Gathered) {
@@ -191,6 +189,24 @@ impl Sources {
             }
         }
     }
+}
+
+/// The URLs in the user's files and how well each fits the task. Megabytes, so they are looked through where nobody waits.
+async fn links_of(wanted: &Wanted<'_>) -> Vec<(usize, Url)> {
+    let files: Vec<Vec<u8>> = wanted.attached.iter().map(|bytes| bytes.to_vec()).collect();
+    let words = wanted.words.to_vec();
+    let search = tokio::task::spawn_blocking(move || {
+        let found = files.iter().filter_map(|bytes| std::str::from_utf8(bytes).ok()).flat_map(in_text);
+        found.map(|found| (score(&words, &found.around, &found.url), found.url)).collect()
+    });
+    search.await.unwrap_or_else(|error| {
+        tracing::warn!("the attached files are not searched for links: {error}");
+        Vec::new()
+    })
+}
+
+fn score(words: &[String], around: &str, url: &Url) -> usize {
+    words::count(words, &format!("{around} {}", url.path()))
 }
 
 impl Gathered {
