@@ -6,9 +6,10 @@
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::Info;
+use async_nats::jetstream::context::ConsumerInfoErrorKind::{NotFound, StreamNotFound};
 use time::OffsetDateTime;
 
-use super::read::in_time;
+use super::read::{in_time, patiently};
 use super::{Bus, BusError, Queue, Use, error::Source};
 
 /// Longest pause of a queue; who needs a longer one pauses it again.
@@ -22,7 +23,8 @@ const LOOK_MS: u64 = 300;
 
 impl Bus {
     /// Stops a queue for `wait`, at most [`PAUSE_S_MAX`] seconds; false when it is stopped for longer already. The server's
-    /// clock decides. A shorter pause never takes the place of a longer one.
+    /// clock decides. A shorter pause does not, as a rule, take the place of a longer one: consumers know no compare-and-set,
+    /// so a slow process may still set one between another's last look and its own.
     ///
     /// # Errors
     /// When the server refuses, or does not answer.
@@ -34,6 +36,25 @@ impl Bus {
             }
             () = self.denied(Use::Publish, &subject) => Err(BusError::Forbidden { subject }),
         }
+    }
+
+    /// The end of a queue's last pause, in nanoseconds since 1970 by the server's clock; it may be over. 0 when the queue was
+    /// never paused, or its consumer is not declared.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn paused_until(&self, queue: Queue) -> Result<i64, BusError> {
+        let failed = |source| BusError::Declare { what: format!("the pause of queue {queue}"), source };
+        let look = || async {
+            let stream = self.js.get_stream_no_info(queue.stream(&self.root)).await?;
+            match stream.consumer_info(queue.name()).await {
+                Ok(info) => Ok(paused_until(&info)),
+                Err(error) if matches!(error.kind(), NotFound | StreamNotFound) => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        };
+        let until = patiently(|| in_time(look())).await.map_err(failed)?.unwrap_or(0);
+        Ok(i64::try_from(until).unwrap_or(i64::MAX))
     }
 
     async fn pause_until(&self, queue: Queue, wait: Duration) -> Result<bool, Source> {

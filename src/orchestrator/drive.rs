@@ -39,14 +39,24 @@ enum Stop {
     Drain,
 }
 
+/// An attempt that a holder sent.
+#[derive(Clone)]
+pub(super) struct Sent {
+    pub(super) job: Job,
+    /// When its time is over.
+    pub(super) over: Instant,
+    /// What pauses of its queue added to that, as far as it is known.
+    pub(super) paused: Duration,
+}
+
 /// One holder of one run.
 pub(super) struct Drive<'a> {
     pub(super) of: &'a Orchestrator,
     pub(super) lease: Lease,
     pub(super) facts: Facts,
     live: Subscriber,
-    /// What this holder has sent, and when its time is over.
-    pub(super) sent: HashMap<Try, (Job, Instant)>,
+    /// What this holder has sent.
+    pub(super) sent: HashMap<Try, Sent>,
     /// The run's own result, when somebody stored one meanwhile.
     ended: Option<Reply>,
     /// When the server shows this run to an orchestrator, whoever is alive then.
@@ -175,6 +185,7 @@ impl<'a> Drive<'a> {
                 _ = reconnects.changed() => self.reconcile().await?,
                 () = tokio::time::sleep_until(wake.into()) => {
                     self.reconcile().await?;
+                    self.heed_pauses().await?;
                     if let Err(lost) = self.declare_late().await? {
                         return Ok(Stop::Lost(lost));
                     }

@@ -7,6 +7,7 @@
 mod cancel;
 mod claim;
 mod control;
+mod deadline;
 mod dispatch;
 mod doors;
 mod drive;
@@ -30,6 +31,7 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use self::claim::{Claim, claim};
+use self::deadline::PAUSED_S_MAX;
 use self::drive::Drive;
 use crate::bus::{Bus, presence};
 use crate::store::{Store, StoreError};
@@ -82,8 +84,9 @@ impl Orchestrator {
         self.settings.limits.get(&role).copied().unwrap_or(TASK_LIMIT)
     }
 
-    /// The failure of a task that nobody answered in time; says so when nobody is there to answer.
-    async fn late(&self, job: &Job) -> Failure {
+    /// The failure of a task that nobody answered in time, of which its queue was `paused` for so long; says so when nobody
+    /// is there to answer.
+    async fn late(&self, job: &Job, paused: Duration) -> Failure {
         let (role, limit) = (job.role, self.limit(job.role).as_secs());
         let hint = match presence(&self.bus, role).await {
             Ok(Some(seen)) if seen.idle == 0 && seen.running == 0 => {
@@ -91,7 +94,14 @@ impl Orchestrator {
             }
             _ => String::new(),
         };
-        let message = format!("timeout: {role} did not answer task {} within {limit} s{hint}", job.task);
+        let pause = match paused.is_zero() {
+            true => String::new(),
+            false => {
+                let paused_s = paused.as_secs_f32();
+                format!(", and {paused_s:.1} s more because its queue was paused (paused_s_max {PAUSED_S_MAX})")
+            }
+        };
+        let message = format!("timeout: {role} did not answer task {} within {limit} s{pause}{hint}", job.task);
         Failure::never(FailureKind::Timeout, message)
     }
 }

@@ -1,18 +1,19 @@
 //! What a holder sends, and by when it must be answered.
 //!
-//! An attempt's time counts from its history entry, by the server's clock, so every holder comes to the same deadline.
-//! While a holder lives, it declares deadlines itself; the alarm brings the run to another orchestrator if it does not.
+//! An attempt's time counts from its history entry and the server's pauses of its queue (`deadline`), by the server's clock,
+//! so every holder comes to the same deadline. While a holder lives, it declares deadlines itself; the alarm brings the run to another orchestrator if it does not.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::claim::Lost;
+use super::deadline::Deadline;
 use super::dispatch::Dispatch;
-use super::drive::Drive;
+use super::drive::{Drive, Sent};
 use super::loops::LoopDetector;
 use super::next::Job;
 use crate::bus::clock::{nanos, since};
-use crate::bus::{BusError, Outgoing, Point};
+use crate::bus::{BusError, Outgoing, Point, Queue};
 use crate::store::{HistoryEntry, StoreError, Stored};
 use crate::wire::subject::{HEADER_FIRST, TaskSubject};
 use crate::wire::{Event, EventKind, Failure, Message, Outcome, Reply, Role, Task, TaskId, limits};
@@ -96,11 +97,12 @@ impl Drive<'_> {
                 Some(Ok(_) | Err(BusError::Taken { .. })) | None => {}
                 Some(Err(error)) => return Err(error.into()),
             }
-            let over = Instant::now() + self.time_left(&job, now);
+            let deadline = self.deadline(&job, now, 0);
+            let sent = Sent { job, over: Instant::now() + deadline.left(now), paused: deadline.paused };
             if !known {
                 self.facts.requests.push(HistoryEntry { message, revision, at: now });
             }
-            self.sent.insert((job.task.clone(), job.attempt), (job.clone(), over));
+            self.sent.insert((sent.job.task.clone(), sent.job.attempt), sent);
             let about =
                 Event::of_task(&task.run, &task.id, task.role, task.attempt, EventKind::Dispatched, &task.description);
             self.of.bus.tell(&Event { text: limits::cut(&about.text, 200), ..about }).await;
@@ -146,26 +148,44 @@ impl Drive<'_> {
         }
     }
 
-    /// How long ago an attempt was asked for, by whichever holder: both times are the server's, so no clock of ours is asked.
-    fn since_asked(&self, job: &Job, now: i64) -> Duration {
-        let asked = self.request_of(&job.task, job.attempt).map_or(now, |entry| entry.at);
-        since(now, asked)
+    /// When an attempt was asked for, by whichever holder; `now` when nobody has yet. Both times are the server's.
+    fn asked_at(&self, job: &Job, now: i64) -> i64 {
+        self.request_of(&job.task, job.attempt).map_or(now, |entry| entry.at)
     }
 
     /// What is left of the pause before an attempt.
     fn pause_left(&self, job: &Job, now: i64) -> Duration {
-        job.delay.saturating_sub(self.since_asked(job, now))
+        job.delay.saturating_sub(since(now, self.asked_at(job, now)))
     }
 
-    /// What is left of an attempt's time, its pause included.
-    fn time_left(&self, job: &Job, now: i64) -> Duration {
-        (job.delay + self.of.limit(job.role)).saturating_sub(self.since_asked(job, now))
+    fn deadline(&self, job: &Job, now: i64, paused_until: i64) -> Deadline {
+        Deadline::of(self.asked_at(job, now), job.delay, self.of.limit(job.role), paused_until)
+    }
+
+    /// Puts off the deadlines that are near by what pauses of their queues took. This is looked at before the alarm of such
+    /// a deadline would ring, so that a pause costs no takeover.
+    pub(super) async fn heed_pauses(&mut self) -> Result<(), StoreError> {
+        let soon = Instant::now() + Duration::from_secs(ALARM_LEAD_S);
+        let near: Vec<Job> = self.open().filter(|sent| sent.over <= soon).map(|sent| sent.job.clone()).collect();
+        let mut queues: HashMap<Role, i64> = HashMap::new();
+        for job in near {
+            let paused_until = match queues.get(&job.role) {
+                Some(until) => *until,
+                None => self.of.bus.paused_until(Queue::Role(job.role)).await?,
+            };
+            queues.insert(job.role, paused_until);
+            let now = self.of.bus.server_now().await?;
+            let deadline = self.deadline(&job, now, paused_until);
+            let sent = Sent { job, over: Instant::now() + deadline.left(now), paused: deadline.paused };
+            self.sent.insert((sent.job.task.clone(), sent.job.attempt), sent);
+        }
+        Ok(())
     }
 
     /// Lets the server show this run to an orchestrator soon after the next deadline, in case that we are not there to
     /// declare it. As long as we are, the alarm is put off before it rings. The inner error ends our part.
     pub(super) async fn set_alarm(&mut self) -> Result<Result<(), Lost>, StoreError> {
-        let Some(first) = self.open().map(|(_, over)| over).min() else { return Ok(Ok(())) };
+        let Some(first) = self.open().map(|sent| sent.over).min() else { return Ok(Ok(())) };
         let now = Instant::now();
         // A deadline that is over already is ours to declare; an alarm at once would only take the run from us again.
         let wanted = match first > now + Duration::from_millis(ALARM_AFTER_MS) {
@@ -201,15 +221,15 @@ impl Drive<'_> {
     /// our part.
     pub(super) async fn declare_late(&mut self) -> Result<Result<(), Lost>, StoreError> {
         let now = Instant::now();
-        let late: Vec<Job> = self.open().filter(|(_, over)| *over <= now).map(|(job, _)| job.clone()).collect();
+        let late: Vec<Sent> = self.open().filter(|sent| sent.over <= now).cloned().collect();
         if late.is_empty() {
             return Ok(Ok(()));
         }
         if let Err(lost) = self.lease.hold(&self.of.store).await? {
             return Ok(Err(lost));
         }
-        for job in late {
-            let failure = self.of.late(&job).await;
+        for Sent { job, paused, .. } in late {
+            let failure = self.of.late(&job, paused).await;
             let reply =
                 Reply::new(job.role, self.lease.run.clone(), job.task, job.attempt, Outcome::Failed { failure });
             match self.of.store.results.publish(Point::Late, &reply).await? {
@@ -235,16 +255,15 @@ impl Drive<'_> {
         self.facts.requests.iter().find(is_it)
     }
 
-    /// Attempts that this holder sent and that have no answer, with the end of their time.
-    fn open(&self) -> impl Iterator<Item = (&Job, Instant)> {
-        let open = self.sent.iter().filter(|(key, _)| !self.facts.results.contains_key(key));
-        open.map(|(_, (job, over))| (job, *over))
+    /// Attempts that this holder sent and that have no answer.
+    fn open(&self) -> impl Iterator<Item = &Sent> {
+        self.sent.iter().filter(|(key, _)| !self.facts.results.contains_key(key)).map(|(_, sent)| sent)
     }
 
     /// Those of `jobs` that were not sent by this holder, as many of each role as its window has room for.
     fn within_window(&self, jobs: Vec<Job>) -> Vec<Job> {
         let mut under_way: HashMap<Role, usize> = HashMap::new();
-        self.open().for_each(|(job, _)| *under_way.entry(job.role).or_default() += 1);
+        self.open().for_each(|sent| *under_way.entry(sent.job.role).or_default() += 1);
         let new = jobs.into_iter().filter(|job| !self.sent.contains_key(&(job.task.clone(), job.attempt)));
         new.filter(|job| {
             let count = under_way.entry(job.role).or_default();
@@ -258,7 +277,7 @@ impl Drive<'_> {
     pub(super) fn next_wake(&self) -> Instant {
         let now = Instant::now();
         let alarm = self.alarm.and_then(|at| at.checked_sub(Duration::from_secs(ALARM_LEAD_S))).filter(|at| *at > now);
-        let deadlines = self.open().map(|(_, over)| over);
+        let deadlines = self.open().map(|sent| sent.over);
         deadlines.chain(alarm).min().unwrap_or_else(|| now + Duration::from_secs(FAR_S))
     }
 }

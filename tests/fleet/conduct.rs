@@ -4,13 +4,16 @@
 use std::time::{Duration, Instant};
 
 use oarlock::bus::{PAUSE_S_MAX, Queue};
-use oarlock::wire::{EventKind, Outcome, Role, TokenEvent};
+use oarlock::wire::{EventKind, FailureKind, Outcome, Role, RunStatus, TokenEvent};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use crate::aimock_process::Aimock;
 use crate::harness::{TestServer, Worker, until};
-use crate::story::{Ear, cast, enqueue, script, subject_of, task, text_rule};
+use crate::story::{
+    Ear, SLOW_CAST, cast, cast_with, ended, enqueue, record, result, script, slow_story, subject_of, submit, task,
+    text_rule,
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -65,8 +68,55 @@ async fn a_rate_limit_stops_all_workers_of_the_role_and_ends_by_itself() {
     server.assert_nothing_left().await;
 }
 
+/// A task that waits in a paused queue loses no time by it, whoever holds the run; and the alarm rings for nobody.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shorter_pause_never_takes_the_place_of_a_longer_one() {
+async fn a_pause_longer_than_the_task_s_limit_fails_no_run() {
+    const PAUSE: Duration = Duration::from_secs(11);
+    const LIMIT_S: u64 = 3;
+    let server = TestServer::start().await;
+    let limit = [("OARLOCK_TIMEOUT_S", "3")];
+    let first = cast_with(&server, &slow_story(0), &[Role::Orchestrator], &limit).await;
+    let _workers = cast(&server, &slow_story(0), &SLOW_CAST).await;
+    let events = Ear::on(&server, "oarlock.event.>").await;
+    let paused_at = Instant::now();
+    assert!(server.bus.pause(Queue::Role(Role::Documenter), PAUSE).await.unwrap());
+    let run = submit(&server, "make it").await;
+    let (asked, _) = events.event(EventKind::Dispatched, Some(Role::Documenter), 1).await;
+    until("the limit to be over", async || asked.elapsed() > Duration::from_secs(LIMIT_S + 2)).await;
+    assert!(!record(&server, &run).await.status.terminal(), "the pause is no time of the task's");
+    assert_eq!(record(&server, &run).await.takeovers, 0, "the alarm rang in vain");
+    first.into_iter().for_each(Worker::kill_9);
+    let _second = cast_with(&server, &slow_story(0), &[Role::Orchestrator], &limit).await;
+    assert_eq!(ended(&server, &run).await.status, RunStatus::Completed);
+    assert!(paused_at.elapsed() >= PAUSE);
+    assert_eq!(record(&server, &run).await.takeovers, 1, "the one after the kill");
+    assert_eq!(events.events(EventKind::Claimed).len(), 2);
+    server.assert_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_after_a_pause_names_it() {
+    const PAUSE: Duration = Duration::from_secs(5);
+    let server = TestServer::start().await;
+    let _orchestrator = cast_with(&server, &slow_story(0), &[Role::Orchestrator], &[("OARLOCK_TIMEOUT_S", "3")]).await;
+    let _workers = cast(&server, &slow_story(0), &[Role::Planner, Role::Researcher, Role::Synthesizer]).await;
+    let paused_at = Instant::now();
+    assert!(server.bus.pause(Queue::Role(Role::Documenter), PAUSE).await.unwrap());
+    let run = submit(&server, "make it").await;
+    assert_eq!(ended(&server, &run).await.status, RunStatus::Failed);
+    // The role's own time comes after the pause, in whole.
+    let took = paused_at.elapsed();
+    assert!((8..11).contains(&took.as_secs()), "{took:?}");
+    let reply = result(&server, &run).await;
+    let failure = reply.failure().unwrap();
+    assert_eq!(failure.kind, FailureKind::Timeout);
+    for part in ["within 3 s, and ", "its queue was paused", "paused_s_max 600", "oarlock worker documenter"] {
+        assert!(failure.message.contains(part), "{failure}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shorter_pause_does_not_take_the_place_of_a_longer_one_as_a_rule() {
     let server = TestServer::start().await;
     let queue = Queue::Role(Role::Coder);
     let seconds = Duration::from_secs;
