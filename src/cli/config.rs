@@ -125,7 +125,7 @@ impl Config {
             no_input: global.no_input,
             editor: variable_of("VISUAL").or_else(|| variable_of("EDITOR")),
             models: models::settings(&file),
-            model_options: models::options(&file)?,
+            model_options: models::options(&file, path.as_deref().and_then(Path::parent))?,
             mcp: file.mcp,
             roles,
             cache,

@@ -1,7 +1,8 @@
 //! Which model, how it is asked, and what it costs: the part of the settings that the model room takes.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,8 +35,8 @@ pub(super) fn settings(file: &File) -> ModelSettings {
     }
 }
 
-/// How models are asked.
-pub(super) fn options(file: &File) -> anyhow::Result<ModelOptions> {
+/// How models are asked; `folder` is that of the configuration file.
+pub(super) fn options(file: &File, folder: Option<&Path>) -> anyhow::Result<ModelOptions> {
     let waits = Waits {
         first_byte: seconds("OARLOCK_FIRST_BYTE_S", "first_byte_s", file.first_byte_s, FIRST_BYTE_S)?,
         read: seconds("OARLOCK_READ_S", "read_s", file.read_s, READ_S)?,
@@ -53,20 +54,34 @@ pub(super) fn options(file: &File) -> anyhow::Result<ModelOptions> {
     let provider = limits("OARLOCK_PROVIDER_CALLS_MAX", "provider_calls_max", &file.provider_calls_max)?;
     let model = limits("OARLOCK_MODEL_CALLS_MAX", "model_calls_max", &file.model_calls_max)?;
     let calls = Arc::new(CallLimits::new(provider, model));
-    Ok(ModelOptions { waits, calls, prices: Arc::new(prices(file)?) })
+    Ok(ModelOptions { waits, calls, prices: Arc::new(prices(file, folder)?) })
 }
 
-fn prices(file: &File) -> anyhow::Result<Prices> {
-    let Some(path) = variable_of("OARLOCK_PRICES").map(PathBuf::from).or_else(|| file.prices.clone()) else {
+/// The file of prices, `prices` of a configuration file from that file's folder.
+fn prices(file: &File, folder: Option<&Path>) -> anyhow::Result<Prices> {
+    let beside = |prices: &PathBuf| folder.map_or_else(|| prices.clone(), |folder| folder.join(prices));
+    let Some(path) = variable_of("OARLOCK_PRICES").map(PathBuf::from).or_else(|| file.prices.as_ref().map(beside))
+    else {
         return Prices::built_in().map_err(usage);
     };
     let refused = |why: String| usage(format!("prices {}: {why}", path.display()));
-    let bytes = std::fs::metadata(&path).map_err(|error| refused(error.to_string()))?.len();
-    if bytes > PRICES_BYTES_MAX {
-        return Err(refused(format!("it has {bytes} bytes, more than prices_bytes_max {PRICES_BYTES_MAX}")));
-    }
-    let text = std::fs::read_to_string(&path).map_err(|error| refused(error.to_string()))?;
+    let text = prices_text(&path).map_err(|error| refused(error.to_string()))?;
     Prices::with_own(&text).map_err(|error| refused(error.to_string()))
+}
+
+/// The text of a regular file, as far as it is one that can be meant: the file's name may be a stranger's.
+fn prices_text(path: &Path) -> io::Result<String> {
+    let refused = |why: String| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    // Before it is opened: a pipe would wait for its writer.
+    if !std::fs::metadata(path)?.is_file() {
+        return refused("it is no regular file".to_owned());
+    }
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(PRICES_BYTES_MAX + 1).read_to_string(&mut text)?;
+    match text.len() as u64 > PRICES_BYTES_MAX {
+        true => refused(format!("it has more bytes than prices_bytes_max {PRICES_BYTES_MAX}")),
+        false => Ok(text),
+    }
 }
 
 fn seconds(variable: &str, name: &str, file: Option<u64>, default: u64) -> anyhow::Result<Duration> {
@@ -85,5 +100,29 @@ fn limits(variable: &str, name: &str, file: &HashMap<String, usize>) -> anyhow::
     match table.iter().find(|(_, max)| !(1..=LIMIT_MAX).contains(&(**max as u64))) {
         Some((key, max)) => Err(usage(format!("{name} of {key:?} is {max}; it must be 1 to {LIMIT_MAX}"))),
         None => Ok(table),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prices_are_found_beside_the_file_that_names_them_and_nowhere_endless() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = "[models]\n\"openai/mine\" = { in = 1, out = 1 }\n";
+        std::fs::write(folder.path().join("mine.toml"), own).unwrap();
+        std::fs::write(folder.path().join("long.toml"), "#".repeat(PRICES_BYTES_MAX as usize + 1)).unwrap();
+        let named = |name: &str| {
+            let mut file = File::default();
+            file.prices = Some(PathBuf::from(name));
+            prices(&file, Some(folder.path())).map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!(named("mine.toml"), Ok(()));
+        assert!(named("none.toml").unwrap_err().contains("none.toml"));
+        assert!(named("long.toml").unwrap_err().contains("prices_bytes_max"));
+        assert!(named(".").unwrap_err().contains("no regular file"));
+        #[cfg(unix)]
+        assert!(named("/dev/zero").unwrap_err().contains("no regular file"));
     }
 }

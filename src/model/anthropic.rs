@@ -54,8 +54,8 @@ pub(super) fn read(reply: &Map<String, Value>) -> Result<Answer, &'static str> {
     })
 }
 
-/// Takes one event of a stream. The usage comes in two parts: what was read with the first event, what was written with
-/// the last but one.
+/// Takes one event of a stream. The usage comes in two parts: with the first event, and with the last but one, whose counts
+/// are of the whole call and take the place of what was told before.
 pub(super) fn chunk(event: &Map<String, Value>, partial: &mut Partial) {
     let at = |one: &str, two: &str| event.get(one)?.get(two);
     match event.get("type").and_then(Value::as_str) {
@@ -65,12 +65,12 @@ pub(super) fn chunk(event: &Map<String, Value>, partial: &mut Partial) {
         }
         Some("content_block_delta") => {
             partial.say(at("delta", "text").and_then(Value::as_str).unwrap_or_default());
+            partial.think(at("delta", "thinking"));
         }
         Some("message_delta") => {
             partial.finish = at("delta", "stop_reason").and_then(finish_of).or(partial.finish.take());
-            let written = at("usage", "output_tokens").and_then(Value::as_u64);
-            if let (Some(usage), Some(written)) = (&mut partial.usage, written) {
-                usage.output = written;
+            if let Some(told) = event.get("usage") {
+                partial.usage = partial.usage.map(|usage| updated(usage, told)).or_else(|| usage_of(told));
             }
         }
         Some("message_stop") => partial.end(),
@@ -89,15 +89,22 @@ fn finish_of(reason: &Value) -> Option<Finish> {
 }
 
 fn usage_of(usage: &Value) -> Option<Usage> {
-    let count = |name: &str| usage.get(name).and_then(Value::as_u64);
-    let (cache_read, cache_write) =
-        (count("cache_read_input_tokens").unwrap_or(0), count("cache_creation_input_tokens").unwrap_or(0));
-    Some(Usage {
-        calls: 1,
-        input: count("input_tokens")?.saturating_add(cache_read).saturating_add(cache_write),
-        output: count("output_tokens")?,
+    let has = |name: &str| usage.get(name).is_some_and(Value::is_u64);
+    let none = Usage { calls: 1, ..Usage::default() };
+    (has("input_tokens") && has("output_tokens")).then(|| updated(none, usage))
+}
+
+/// `usage` with the counts that `told` names.
+fn updated(usage: Usage, told: &Value) -> Usage {
+    let count = |name: &str, before: u64| told.get(name).and_then(Value::as_u64).unwrap_or(before);
+    let uncached = usage.input.saturating_sub(usage.cache_read).saturating_sub(usage.cache_write);
+    let cache_read = count("cache_read_input_tokens", usage.cache_read);
+    let cache_write = count("cache_creation_input_tokens", usage.cache_write);
+    Usage {
+        input: count("input_tokens", uncached).saturating_add(cache_read).saturating_add(cache_write),
+        output: count("output_tokens", usage.output),
         cache_read,
         cache_write,
-        ..Usage::default()
-    })
+        ..usage
+    }
 }

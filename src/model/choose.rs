@@ -214,7 +214,7 @@ async fn first_model(
 ) -> Result<(String, String), ModelError> {
     let base = spec.base()?;
     let transport = Transport::new(spec, &base, Waits::default())?;
-    let list = models(&transport, spec.provider, &base, limit).await?;
+    let list = models(&transport, spec.provider, &base, limit).await?.names;
     let chats = |name: &&String| !NOT_CHAT.iter().any(|part| name.contains(part));
     let shown = shown(&list).join(", ");
     let preferred = preferred.and_then(|preferred| list.iter().find(|name| name.as_str() == preferred));

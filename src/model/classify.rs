@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::HeaderMap;
+use reqwest::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
@@ -21,7 +21,7 @@ const SAID_CHARS_MAX: usize = 300;
 /// The longest wait that is believed at all; beyond it a header is taken for nonsense.
 const RETRY_AFTER_BELIEVED_S_MAX: f64 = 7.0 * 24.0 * 3600.0;
 
-/// Words in an error's type, code or message that mean "no money", which no retry mends.
+/// Words in an error's type, code, message or details that mean "no money", which no retry mends.
 const QUOTA_WORDS: [&str; 6] = [
     "insufficient_quota",
     "credit_balance",
@@ -31,11 +31,15 @@ const QUOTA_WORDS: [&str; 6] = [
     "spend limit",
 ];
 
+/// What the id of Gemini's quota of a day has in it, as in `GenerateRequestsPerDayPerProjectPerModel-FreeTier`: nothing that
+/// waits for minutes gets past it.
+const DAILY_QUOTA: &str = "requestsperday";
+
 /// An answer with an error status.
 pub(super) struct Refusal {
     pub(super) peer: Arc<Peer>,
     pub(super) status: u16,
-    /// Type, code and message as the server gave them.
+    /// Type, code, message and details as the server gave them, in lower case.
     pub(super) words: String,
     /// What to show of it.
     pub(super) said: String,
@@ -50,13 +54,14 @@ impl Refusal {
         let body = blot_out(key, body);
         let value: Value = serde_json::from_str(&body).unwrap_or_default();
         let said = message_of(&value).unwrap_or(&body);
+        let words = if value.is_object() { words_of(&value) } else { body.clone() };
         Self {
             peer,
             status,
             said: if said.trim().is_empty() { "no message".to_owned() } else { excerpt(said, SAID_CHARS_MAX) },
             retry_after: retry_after(headers).or_else(|| retry_delay(&value)),
             should_retry: headers.get("x-should-retry").and_then(|v| v.to_str().ok()?.parse().ok()),
-            words: body.to_ascii_lowercase(),
+            words: words.to_ascii_lowercase(),
         }
     }
 
@@ -66,13 +71,9 @@ impl Refusal {
         let has_any = |list: &[&str]| list.iter().any(|word| words.contains(word));
         match status {
             402 => ModelError::Quota { peer, status, said },
-            429 if has_any(&QUOTA_WORDS) => ModelError::Quota { peer, status, said },
-            429 => ModelError::RateLimited { peer, said, retry_after, retry: should_retry.unwrap_or(true) },
-            401 | 403 => ModelError::Auth { peer, status: Some(status), said },
-            400 if has_any(&["api_key_invalid", "api key not valid", "invalid_api_key"]) => {
-                ModelError::Auth { peer, status: Some(status), said }
-            }
+            429 if has_any(&QUOTA_WORDS) || has_any(&[DAILY_QUOTA]) => ModelError::Quota { peer, status, said },
             400 if has_any(&["credit balance is too low"]) => ModelError::Quota { peer, status, said },
+            429 => ModelError::RateLimited { peer, said, retry_after, retry: should_retry.unwrap_or(true) },
             408 | 409 | 500.. => {
                 let (said, retry) = (format!("{status}: {said}"), should_retry.unwrap_or(true));
                 ModelError::Unavailable { peer, status: Some(status), said, retry_after, retry, source: None }
@@ -80,6 +81,10 @@ impl Refusal {
             _ if should_retry == Some(true) => {
                 let said = format!("{status}: {said}");
                 ModelError::Unavailable { peer, status: Some(status), said, retry_after, retry: true, source: None }
+            }
+            401 | 403 => ModelError::Auth { peer, status: Some(status), said },
+            400 if has_any(&["api_key_invalid", "api key not valid", "invalid_api_key"]) => {
+                ModelError::Auth { peer, status: Some(status), said }
             }
             _ => ModelError::BadRequest { peer, status, said },
         }
@@ -120,18 +125,34 @@ fn message_of(body: &Value) -> Option<&str> {
         .find_map(Value::as_str)
 }
 
-/// `retry-after-ms`, else `retry-after` as seconds, as a fraction, or as a date.
+/// Where an error says what it is about. What else a body holds may be the prompt, sent back.
+fn words_of(body: &Value) -> String {
+    let places = ["/error/type", "/error/code", "/error/status", "/error/message", "/error/details", "/error"];
+    let all = places.into_iter().chain(["/type", "/code", "/message", "/detail"]).filter_map(|place| {
+        let found = body.pointer(place)?;
+        match found {
+            Value::String(text) => Some(text.clone()),
+            Value::Object(_) | Value::Array(_) if place.ends_with("/details") => Some(found.to_string()),
+            _ => None,
+        }
+    });
+    all.collect::<Vec<_>>().join("\n")
+}
+
+/// `retry-after-ms`, else `retry-after` as seconds, as a fraction, or as a date; none that is over already. A date is judged by
+/// the clock that wrote it, when the answer has its time.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    if let Some(wait_ms) = text("retry-after-ms").and_then(|value| value.parse::<f64>().ok()) {
+    if let Some(wait_ms) = text(HeaderName::from_static("retry-after-ms")).and_then(|value| value.parse::<f64>().ok()) {
         return seconds(wait_ms / 1000.0);
     }
-    let value = text("retry-after")?;
+    let value = text(RETRY_AFTER)?;
     if let Ok(wait_s) = value.parse::<f64>() {
         return seconds(wait_s);
     }
-    let date = OffsetDateTime::parse(value, &Rfc2822).ok()?;
-    seconds((date - OffsetDateTime::now_utc()).as_seconds_f64().max(0.0))
+    let date = |value: &str| OffsetDateTime::parse(value, &Rfc2822).ok();
+    let now = text(DATE).and_then(date).unwrap_or_else(OffsetDateTime::now_utc);
+    seconds((date(value)? - now).as_seconds_f64())
 }
 
 /// Gemini's `google.rpc.RetryInfo`: `{"error":{"details":[{"retryDelay":"34s"}]}}`.
@@ -141,8 +162,9 @@ fn retry_delay(body: &Value) -> Option<Duration> {
     seconds(text.strip_suffix('s')?.parse().ok()?)
 }
 
+/// No wait at all is none that is named: our own waits are spread, so that not all come back at once.
 fn seconds(value: f64) -> Option<Duration> {
-    (0.0..=RETRY_AFTER_BELIEVED_S_MAX).contains(&value).then(|| Duration::from_secs_f64(value))
+    (value > 0.0 && value <= RETRY_AFTER_BELIEVED_S_MAX).then(|| Duration::from_secs_f64(value))
 }
 
 #[cfg(test)]
@@ -182,10 +204,34 @@ mod tests {
     }
 
     #[test]
+    fn a_quota_is_told_from_a_rate_by_the_words_of_the_error_alone() {
+        let gemini = |id: &str| {
+            let violations = serde_json::json!([{"quotaId": id, "quotaValue": "20"}]);
+            let failure =
+                serde_json::json!({"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": violations});
+            let details = serde_json::json!([failure, {"retryDelay": "23s"}]);
+            serde_json::json!({"error": {"code": 429, "message": "You exceeded", "details": details}}).to_string()
+        };
+        let day = gemini("GenerateRequestsPerDayPerProjectPerModel-FreeTier");
+        assert!(matches!(read(429, &[], &day), ModelError::Quota { .. }));
+        let minute = read(429, &[], &gemini("GenerateRequestsPerMinutePerProjectPerModel-FreeTier"));
+        assert!(matches!(minute, ModelError::RateLimited { retry_after: Some(_), .. }), "{minute}");
+        let echoed = r#"{"error":{"type":"rate_limit_error","message":"slow down"},"request":"our spend limit"}"#;
+        assert!(matches!(read(429, &[], echoed), ModelError::RateLimited { .. }));
+        assert!(matches!(read(429, &[], "insufficient_quota"), ModelError::Quota { .. }), "a text is the message");
+    }
+
+    #[test]
     fn the_server_has_the_last_word_on_retrying() {
         assert!(!read(529, &[("x-should-retry", "false")], "{}").is_transient());
         assert!(!read(429, &[("x-should-retry", "false")], "{}").is_transient());
-        assert!(read(422, &[("x-should-retry", "true")], "{}").is_transient());
+        for status in [401, 403, 422] {
+            assert!(read(status, &[("x-should-retry", "true")], "{}").is_transient(), "{status}");
+        }
+        let key = r#"{"error":{"message":"API key not valid"}}"#;
+        assert!(read(400, &[("x-should-retry", "true")], key).is_transient());
+        let credit = r#"{"error":{"message":"Your credit balance is too low"}}"#;
+        assert!(!read(400, &[("x-should-retry", "true")], credit).is_transient());
         let quota = r#"{"error":{"code":"insufficient_quota"}}"#;
         assert!(!read(429, &[("x-should-retry", "true")], quota).is_transient());
     }
@@ -199,7 +245,12 @@ mod tests {
         assert_eq!(wait(&[("retry-after", "soon")]), None);
         assert_eq!(wait(&[("retry-after", "-4")]), None);
         assert_eq!(wait(&[("retry-after", "1e300")]), None);
-        assert_eq!(wait(&[("retry-after", "Wed, 21 Oct 2015 07:28:00 GMT")]), Some(Duration::ZERO));
+        for over in ["0", "0.0", "Wed, 21 Oct 2015 07:28:00 GMT"] {
+            assert_eq!(wait(&[("retry-after", over)]), None, "{over}");
+        }
+        assert_eq!(wait(&[("retry-after-ms", "0")]), None);
+        let dated = [("retry-after", "Wed, 21 Oct 2015 07:28:00 GMT"), ("date", "Wed, 21 Oct 2015 07:27:18 GMT")];
+        assert_eq!(wait(&dated), Some(Duration::from_secs(42)), "by the server's clock");
         let soon = (OffsetDateTime::now_utc() + Duration::from_secs(30)).format(&Rfc2822).unwrap();
         let soon = wait(&[("retry-after", &soon.replace("+0000", "GMT"))]).unwrap();
         assert!((28..=30).contains(&soon.as_secs()), "{soon:?}");

@@ -56,6 +56,7 @@ pub(super) fn chunk(event: &Map<String, Value>, partial: &mut Partial) {
     match candidate_of(event) {
         Some(candidate) => {
             partial.say(&text_of(candidate));
+            partial.think(candidate.pointer("/content/parts/0/text"));
             partial.finish = finish_of(candidate).or(partial.finish.take());
         }
         None => {

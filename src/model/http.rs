@@ -158,8 +158,8 @@ impl HttpModel {
             ModelError::BadRequest { peer, status, said } if is_about_model(status, &said) => {
                 let listed = models(&self.transport, self.spec.provider, &self.base, Duration::from_secs(LIST_S_MAX));
                 match listed.await {
-                    Ok(names) if !names.is_empty() && !names.contains(&self.spec.model) => {
-                        ModelError::UnknownModel { peer, status, said, has: shown(&names) }
+                    Ok(listing) if listing.lacks(&self.spec.model) => {
+                        ModelError::UnknownModel { peer, status, said, has: shown(&listing.names) }
                     }
                     _ => ModelError::BadRequest { peer, status, said },
                 }

@@ -15,15 +15,40 @@ pub(super) const LISTED_MAX: usize = 8;
 /// Length of one name in a message.
 const NAME_CHARS_MAX: usize = 80;
 
-/// The names of the models of the server at `base`, asked for at most `limit`.
+/// What a server says that it has.
+pub(super) struct Listing {
+    /// The names of models, without Gemini's `models/`.
+    pub(super) names: Vec<String>,
+    /// True when the server has more of them on further pages.
+    pub(super) more: bool,
+}
+
+impl Listing {
+    /// True when all models are named, and `model` is none of them, in whichever of its spellings.
+    pub(super) fn lacks(&self, model: &str) -> bool {
+        !self.more && !self.names.is_empty() && !self.names.iter().any(|name| plain(name) == plain(model))
+    }
+}
+
+/// A model's name without what servers add or leave out: Gemini's `models/`, Ollama's `:latest`.
+fn plain(name: &str) -> &str {
+    let name = name.trim();
+    let name = name.strip_prefix("models/").unwrap_or(name);
+    name.strip_suffix(":latest").unwrap_or(name)
+}
+
+/// The first page of the models of the server at `base`, asked for at most `limit`.
 pub(super) async fn models(
     transport: &Transport,
     provider: Provider,
     base: &Url,
     limit: Duration,
-) -> Result<Vec<String>, ModelError> {
+) -> Result<Listing, ModelError> {
     match timeout(limit, transport.get(list_url(provider, base))).await {
-        Ok(list) => Ok(names(&list?)),
+        Ok(list) => {
+            let list = list?;
+            Ok(Listing { names: names(&list), more: has_more(&list) })
+        }
         Err(_) => Err(ModelError::Timeout { peer: transport.peer().clone(), limit }),
     }
 }
@@ -48,6 +73,12 @@ fn list_url(provider: Provider, base: &Url) -> Url {
         url.set_path(&format!("{}/models", base.path()));
     }
     url
+}
+
+/// Anthropic and Gemini give their lists in pages.
+fn has_more(list: &Map<String, Value>) -> bool {
+    let next = list.get("nextPageToken").and_then(Value::as_str).is_some_and(|token| !token.is_empty());
+    next || list.get("has_more").and_then(Value::as_bool) == Some(true)
 }
 
 /// Names in the lists of OpenAI and Anthropic (`data[].id`) and of Ollama and Gemini (`models[].name`).

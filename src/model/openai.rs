@@ -77,6 +77,8 @@ pub(super) fn chunk(event: &Map<String, Value>, partial: &mut Partial) {
     let Some(choice) = event.get("choices").and_then(|choices| choices.get(0)) else { return };
     if let Some(delta) = choice.get("delta") {
         partial.say(&text_of(delta.get("content")));
+        // Servers of models that think call it one or the other.
+        ["reasoning_content", "reasoning", "refusal"].iter().for_each(|name| partial.think(delta.get(name)));
         partial.refusal += delta.get("refusal").and_then(Value::as_str).unwrap_or_default();
     }
     partial.finish = finish_of(choice).or(partial.finish.take());

@@ -14,8 +14,9 @@ use super::error::{ModelError, Peer};
 use super::prices::Prices;
 use super::{ChatModel, ChatReply, ChatRequest};
 
-/// Default wait for the first word of a streamed answer: local servers read a long prompt before they say a word.
-pub const FIRST_BYTE_S: u64 = 300;
+/// Default wait for the first word of a streamed answer, thoughts included. Under the shortest time that a call of a built-in
+/// role has, so that it is this wait that ends; a local server that reads long prompts for longer needs both to be longer.
+pub const FIRST_BYTE_S: u64 = 120;
 /// Default wait for the next byte of an answer: models that think do so in silence.
 pub const READ_S: u64 = 120;
 /// Name of the limit on one provider's calls.
@@ -26,7 +27,7 @@ const MODEL_LIMIT: &str = "model_calls_max";
 /// How long a server may be silent. The whole call has [`ChatRequest::timeout`] besides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waits {
-    /// Until the first word of a streamed answer, and so until its first byte.
+    /// Until the first word of a streamed answer, thoughts included, whatever signs of life come before it.
     pub first_byte: Duration,
     /// Until the next byte of any answer.
     pub read: Duration,
@@ -72,9 +73,10 @@ impl CallLimits {
         Self { provider, model, places: Mutex::default() }
     }
 
-    /// The limits for a model called `provider/model`.
+    /// The limits for a model called `provider/model`, its own first: who waits for one model must not keep a place from the
+    /// others of its provider.
     fn of(&self, provider: &str, model: &str) -> Vec<Limit> {
-        let kinds = [(PROVIDER_LIMIT, &self.provider, provider), (MODEL_LIMIT, &self.model, model)];
+        let kinds = [(MODEL_LIMIT, &self.model, model), (PROVIDER_LIMIT, &self.provider, provider)];
         let limits = kinds.into_iter().filter_map(|(name, table, key)| {
             let max = table.get(key).or_else(|| table.get("*")).copied()?;
             Some(Limit { name, max, places: self.places(&format!("{name} {key}"), max) })

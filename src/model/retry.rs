@@ -1,7 +1,7 @@
 //! Asking again when that may help, and only then.
 //!
 //! The policy is the one in both vendors' SDKs: rate limits, 408, 409, server errors and broken connections are asked
-//! again after 0.5 s doubling to 8 s, with jitter, or after the wait that the server names. Neither API knows
+//! again after 0.5 s, 1 s and 2 s, with jitter, or after the wait that the server names. Neither API knows
 //! idempotency keys, so a request whose answer was lost may be paid twice; that is why the retries are few.
 
 use std::time::Duration;
@@ -15,10 +15,8 @@ use super::{ChatModel, ChatReply, ChatRequest};
 
 /// Requests after the first one.
 pub const RETRIES_MAX: u32 = 3;
-/// The wait before the first retry.
+/// The wait before the first retry; each further one is twice as long.
 const DELAY_MS_MIN: u64 = 500;
-/// The doubling ends here.
-const DELAY_MS_MAX: u64 = 8_000;
 /// The pause that a rate limit is worth when its server names none.
 pub const LIMITED_S: u64 = 10;
 /// Part of a wait that is left to chance, so that workers which failed together do not come back together.
@@ -81,7 +79,7 @@ fn wait_before(error: &ModelError, retry: u32) -> Option<Duration> {
     match error.retry_after() {
         Some(wait) => (wait <= Duration::from_secs(RETRY_AFTER_S_MAX)).then_some(wait),
         None => {
-            let doubled_ms = DELAY_MS_MIN.saturating_mul(1 << retry).min(DELAY_MS_MAX);
+            let doubled_ms = DELAY_MS_MIN << retry;
             Some(Duration::from_millis(doubled_ms).mul_f64(1.0 - JITTER * rand::random::<f64>()))
         }
     }

@@ -25,6 +25,8 @@ pub(super) struct Partial {
     pub(super) finish: Option<Finish>,
     pub(super) usage: Option<Usage>,
     pub(super) model: Option<String>,
+    /// True once the model has written anything, thoughts that nobody is shown included.
+    pub(super) begun: bool,
     sink: Option<ProgressSink>,
     ended: bool,
 }
@@ -49,10 +51,16 @@ impl Partial {
         if text.is_empty() {
             return;
         }
+        self.begun = true;
         self.text += text;
         if let Some(sink) = &self.sink {
             sink.tell(Progress::Text(text));
         }
+    }
+
+    /// The model wrote something that is no part of its text.
+    pub(super) fn think(&mut self, text: Option<&Value>) {
+        self.begun |= text.and_then(Value::as_str).is_some_and(|text| !text.is_empty());
     }
 
     /// The stream is over, as its server says.
@@ -95,7 +103,10 @@ impl Partial {
     }
 }
 
-/// True for an error that the answer might not have if it were not streamed.
+/// True for an error that the answer might not have if it were not streamed. Whole words: `upstream` is about something else.
 pub(super) fn is_about_streaming(error: &ModelError) -> bool {
-    matches!(error, ModelError::BadRequest { said, .. } if said.to_ascii_lowercase().contains("stream"))
+    let ModelError::BadRequest { said, .. } = error else { return false };
+    let said = said.to_ascii_lowercase();
+    said.split(|c: char| !c.is_alphanumeric())
+        .any(|word| ["stream", "streams", "streamed", "streaming"].contains(&word))
 }

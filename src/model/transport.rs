@@ -10,11 +10,12 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, Response, Url};
 use serde_json::{Map, Value};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::answer::Answer;
 use super::classify::{Refusal, status_of};
@@ -38,6 +39,8 @@ const ANTHROPIC_VERSION: &str = "2023-06-01";
 const START_CHARS_MAX: usize = 80;
 /// What the answers of the APIs have, one or the other, and an error has not.
 const ANSWER_KEYS: [&str; 5] = ["choices", "content", "candidates", "data", "models"];
+/// How long a stream may take to send its usage, and to end, after the reason of its answer's end.
+const USAGE_S_MAX: u64 = 3;
 /// How long a stream that said its last word may take to close, so that its connection can be used again.
 const CLOSING_MS_MAX: u64 = 100;
 /// Idle connections kept to the one server of a client.
@@ -118,28 +121,32 @@ impl Transport {
     ) -> Result<Answer, ModelError> {
         let (mut events, mut bytes) = (Events::default(), 0);
         let provider = self.peer.provider.unwrap_or(Provider::OpenAi);
+        let mut last_until = None;
         let stopped = loop {
-            // Servers open a stream long before they have read the prompt.
-            let left = first_until.saturating_duration_since(Instant::now());
-            let (wait, silence) = match partial.text.is_empty() && left > self.waits.read {
-                true => (left, Silence::FirstByte),
-                false => (self.waits.read, Silence::Between),
+            let chunk = match self.next_chunk(response, &partial, first_until, &mut last_until).await {
+                Ok(chunk) => chunk,
+                // The answer is there, whatever becomes of what is behind it.
+                Err(_) if partial.finish.is_some() => break Stopped::Ended,
+                Err(error) => return Err(error),
             };
-            let chunk = timeout(wait, response.chunk()).await.map_err(|_| self.silent(silence))?;
             let mut take = |data: &str| partial.take(provider, data);
-            let taken = match chunk {
-                Ok(Some(chunk)) => {
+            let taken = match &chunk {
+                Some(chunk) => {
                     bytes += chunk.len();
-                    events.feed(&chunk, &mut take)
+                    events.feed(chunk, &mut take)
                 }
-                Ok(None) => match events.end(&mut take) {
-                    Ok(ControlFlow::Continue(())) => break Stopped::Ended,
-                    end => end,
-                },
-                Err(error) => return Err(self.truncated(what_broke(&error), Some(error))),
+                None => events.end(&mut take),
             };
             match taken {
+                Ok(ControlFlow::Break(Stopped::Error(..) | Stopped::Malformed(_))) | Err(TooLong)
+                    if partial.finish.is_some() =>
+                {
+                    break Stopped::Ended;
+                }
+                // Half an event is no broken one: the rest did not come.
+                Ok(ControlFlow::Break(Stopped::Malformed(_))) if chunk.is_none() => break Stopped::Ended,
                 Ok(ControlFlow::Break(stopped)) => break stopped,
+                Ok(ControlFlow::Continue(())) if chunk.is_none() => break Stopped::Ended,
                 Ok(ControlFlow::Continue(())) if bytes <= REPLY_BYTES_MAX => {}
                 Ok(ControlFlow::Continue(())) => return Err(self.too_long()),
                 Err(TooLong) => return Err(self.malformed(format!("an event has more than {EVENT_BYTES_MAX} bytes"))),
@@ -154,6 +161,26 @@ impl Transport {
             Stopped::Error(status, body) => Err(self.refusal(status, response.headers(), body.to_string().as_bytes())),
             Stopped::Malformed(why) => Err(self.malformed(format!("an event of its stream is no JSON object: {why}"))),
         }
+    }
+
+    /// The next piece of a stream, `None` at its end. Servers open a stream, and keep it alive, long before they have read the
+    /// prompt: until the model's first word the wait is `first_until`'s, whatever else comes.
+    async fn next_chunk(
+        &self,
+        response: &mut Response,
+        partial: &Partial,
+        first_until: Instant,
+        last_until: &mut Option<Instant>,
+    ) -> Result<Option<Bytes>, ModelError> {
+        let now = Instant::now();
+        let (until, silence) = match (&partial.finish, partial.begun) {
+            (Some(_), _) => (*last_until.get_or_insert(now + Duration::from_secs(USAGE_S_MAX)), Silence::Between),
+            (None, true) => (now + self.waits.read, Silence::Between),
+            (None, false) if now >= first_until => return Err(self.silent(Silence::FirstByte)),
+            (None, false) => (first_until, Silence::FirstByte),
+        };
+        let chunk = timeout_at(until, response.chunk()).await.map_err(|_| self.silent(silence))?;
+        chunk.map_err(|error| self.truncated(what_broke(&error), Some(error)))
     }
 
     async fn exchange(&self, request: RequestBuilder) -> Result<Map<String, Value>, ModelError> {

@@ -65,8 +65,8 @@ fn good() -> Value {
     json!({"response": {"content": "well then"}})
 }
 
-/// The outcome of one call, and the pauses between its requests.
-async fn outcome(
+/// The outcome of one call, and when each of its requests came, in milliseconds since 1970.
+async fn timed(
     aimock: &Aimock,
     name: &str,
     (provider, streamed): (Provider, bool),
@@ -80,7 +80,19 @@ async fn outcome(
     let requests = aimock.asked(&text(name, provider, streamed)).await;
     assert!(!requests.is_empty(), "{name} {provider} {streamed}: {outcome:?}");
     assert!(requests.iter().all(|request| request.body["stream"].as_bool().unwrap_or(false) == streamed));
-    (outcome, requests.windows(2).map(|pair| pair[1].at_ms - pair[0].at_ms).collect())
+    (outcome, requests.iter().map(|request| request.at_ms).collect())
+}
+
+/// The outcome of one call, and the pauses between its requests.
+async fn outcome(
+    aimock: &Aimock,
+    name: &str,
+    way: (Provider, bool),
+    waits: Waits,
+    timeout: Duration,
+) -> (Result<String, ModelError>, Vec<u64>) {
+    let (outcome, times) = timed(aimock, name, way, waits, timeout).await;
+    (outcome, times.windows(2).map(|pair| pair[1] - pair[0]).collect())
 }
 
 /// Asks for each of `names` in each way, all at once.
@@ -99,6 +111,7 @@ async fn outcomes(
 
 fn assert_doubling(about: &str, gaps: &[u64]) {
     assert_eq!(gaps.len(), 3, "{about}: {gaps:?}");
+    assert!(gaps[0] < gaps[1] && gaps[1] < gaps[2], "{about}: {gaps:?}");
     for (gap, full_ms) in gaps.iter().zip([500, 1_000, 2_000]) {
         assert!((full_ms * 3 / 4..full_ms + SLACK_MS).contains(gap), "{about}: {gaps:?}");
     }
@@ -141,25 +154,41 @@ async fn what_cannot_pass_is_asked_once() {
     }
 }
 
+/// Each wait is longer than any that we would choose ourselves before a first retry.
 #[tokio::test]
 async fn a_retry_after_is_kept_in_its_forms_and_refused_when_it_is_too_long() {
-    let in_three = (OffsetDateTime::now_utc() + Duration::from_secs(6)).format(&Rfc2822).unwrap();
-    let date = in_three.replace("+0000", "GMT");
-    let kinds = [("seconds", json!(1)), ("fraction", json!(0.3)), ("date", json!(date)), ("long", json!(121))];
-    let all = kinds.iter().flat_map(|(name, wait)| fixtures(name, &limited(wait), Some(&good())));
+    let kinds = [("seconds", json!(2), 2_000), ("fraction", json!(1.7), 1_700), ("long", json!(121), 0)];
+    let all = kinds.iter().flat_map(|(name, wait, _)| fixtures(name, &limited(wait), Some(&good())));
     let Some(aimock) = Aimock::start(all.collect()).await else { return };
-    let names: Vec<String> = kinds.iter().map(|(name, _)| (*name).to_owned()).collect();
-    for (about, _, outcome, gaps) in outcomes(&aimock, &names, Waits::default()).await {
-        if about.starts_with("long") {
+    let names: Vec<String> = kinds.iter().map(|(name, ..)| (*name).to_owned()).collect();
+    let found = outcomes(&aimock, &names, Waits::default()).await;
+    for ((about, _, outcome, gaps), (name, _, wait_ms)) in
+        found.into_iter().zip(kinds.iter().flat_map(|kind| [kind; 4]))
+    {
+        if *name == "long" {
             let text = outcome.unwrap_err().to_string();
             assert!(gaps.is_empty() && text.contains("121 s") && text.contains("120 s"), "{about}: {text}");
             continue;
         }
         assert_eq!(outcome.unwrap(), "well then", "{about}");
-        // A date has no parts of a second, and some time passed until it was asked.
-        let at_least = if about.starts_with("seconds") { 1_000 } else { 300 };
-        let at_most = if about.starts_with("date") { 6_000 } else { at_least };
-        assert!(gaps.len() == 1 && (at_least..at_most + SLACK_MS).contains(&gaps[0]), "{about}: {gaps:?}");
+        assert!(gaps.len() == 1 && (*wait_ms..wait_ms + SLACK_MS).contains(&gaps[0]), "{about}: {gaps:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_date_in_a_retry_after_is_waited_for() {
+    let at = OffsetDateTime::now_utc().replace_nanosecond(0).unwrap() + Duration::from_secs(8);
+    let date = at.format(&Rfc2822).unwrap().replace("+0000", "GMT");
+    let Some(aimock) = Aimock::start(fixtures("date", &limited(&json!(date)), Some(&good())).into()).await else {
+        return;
+    };
+    let calls = WAYS.map(|way| timed(&aimock, "date", way, Waits::default(), Duration::from_secs(30)));
+    let at_ms = u64::try_from(at.unix_timestamp() * 1_000).unwrap();
+    for (outcome, times) in join_all(calls).await {
+        assert_eq!(outcome.unwrap(), "well then");
+        // The present in the answer has no parts of a second either.
+        assert!(times.len() == 2 && times[0] < at_ms, "{times:?} and {at_ms}");
+        assert!((at_ms..at_ms + 1_000 + SLACK_MS).contains(&times[1]), "{times:?} and {at_ms}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use oarlock::model::{
-    ChatModel, ChatRequest, LIMITED_S, ModelError, ModelOptions, Prices, Progress, ProgressSink, Provider,
+    ChatModel, ChatRequest, Finish, LIMITED_S, ModelError, ModelOptions, Prices, Progress, ProgressSink, Provider,
 };
 use serde_json::{Value, json};
 
@@ -49,14 +49,16 @@ async fn outcome(
 #[tokio::test]
 async fn the_server_s_headers_decide() {
     let Some(mountebank) = &Mountebank::start().await else { return };
-    // Status, headers, the pause before the second request; none when it is asked once.
+    // Status, headers, the pause before the second request; none when it is asked once. Ours would be 375 to 500 ms.
     let rows = [
-        (429, json!({"retry-after-ms": "150", "retry-after": "9"}), Some(150)),
-        (503, json!({"retry-after-ms": "150"}), Some(150)),
+        (429, json!({"retry-after-ms": "1300", "retry-after": "9"}), Some(1_300)),
+        (503, json!({"retry-after-ms": "1300"}), Some(1_300)),
+        (429, json!({"retry-after": "0"}), Some(375)),
         (429, json!({"retry-after-ms": "121000"}), None),
         (529, json!({"x-should-retry": "false"}), None),
         (429, json!({"x-should-retry": "false", "retry-after": "1"}), None),
-        (422, json!({"x-should-retry": "true", "retry-after-ms": "200"}), Some(200)),
+        (422, json!({"x-should-retry": "true", "retry-after-ms": "1300"}), Some(1_300)),
+        (401, json!({"x-should-retry": "true", "retry-after-ms": "1300"}), Some(1_300)),
     ];
     for provider in BOTH {
         for (status, headers, pause_ms) in &rows {
@@ -108,10 +110,13 @@ fn words(provider: Provider) -> Vec<Value> {
 async fn a_stream_that_just_ends_is_not_whole() {
     let Some(mountebank) = &Mountebank::start().await else { return };
     for provider in BOTH {
-        let answers = vec![streamed(&words(provider), ""), good(provider)];
-        let (again, gaps) = outcome(mountebank, provider, true, answers).await;
-        assert!(again.is_ok() && gaps.len() == 1, "{provider}: {again:?} {gaps:?}");
-        let (ends, gaps) = outcome(mountebank, provider, true, vec![streamed(&words(provider), "")]).await;
+        // Between two events, and in the midst of one.
+        for end in ["", "data: {\"cho"] {
+            let answers = vec![streamed(&words(provider), end), good(provider)];
+            let (again, gaps) = outcome(mountebank, provider, true, answers).await;
+            assert!(again.is_ok() && gaps.len() == 1, "{provider}: {again:?} {gaps:?}");
+        }
+        let (ends, gaps) = outcome(mountebank, provider, true, vec![streamed(&words(provider), "data: {\"cho")]).await;
         assert!(matches!(&ends, Err(ModelError::Truncated { .. })) && gaps.len() == 3, "{provider}: {ends:?}");
     }
 }
@@ -153,6 +158,15 @@ async fn cached_tokens_are_counted_in_streams_as_well() {
         json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 7}}),
         json!({"type": "message_stop"}),
     ];
+    // The last counts are of the whole call; those that are not told again stand.
+    let updated = [
+        json!({"type": "message_start", "message": {"model": "m", "usage": {
+            "input_tokens": 20, "cache_read_input_tokens": 30, "cache_creation_input_tokens": 5, "output_tokens": 1}}}),
+        json!({"type": "content_block_delta", "delta": {"type": "text_delta", "text": "x"}}),
+        json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {
+            "input_tokens": 35, "cache_read_input_tokens": 60, "output_tokens": 7}}),
+        json!({"type": "message_stop"}),
+    ];
     let gemini = [
         json!({"candidates": [{"content": {"parts": [{"text": "hm", "thought": true}, {"text": "x"}]}}]}),
         json!({"candidates": [{"finishReason": "STOP"}], "usageMetadata": {"promptTokenCount": 100,
@@ -161,6 +175,7 @@ async fn cached_tokens_are_counted_in_streams_as_well() {
     let all = [
         (Provider::OpenAi, streamed(&openai, "data: [DONE]\n\n"), 5),
         (Provider::Anthropic, streamed(&anthropic, ""), 5),
+        (Provider::Anthropic, streamed(&updated, ""), 5),
         (Provider::Gemini, streamed(&gemini, ""), 0),
     ];
     for (provider, answer, written) in all {
@@ -185,6 +200,29 @@ async fn cached_tokens_are_counted_in_streams_as_well() {
 }
 
 #[tokio::test]
+async fn refusals_come_in_streams_as_well() {
+    let Some(mountebank) = &Mountebank::start().await else { return };
+    let openai = [
+        json!({"choices": [{"delta": {"role": "assistant", "content": "", "refusal": "I cannot "}, "finish_reason": null}]}),
+        json!({"choices": [{"delta": {"refusal": "help with that"}, "finish_reason": null}]}),
+        json!({"choices": [{"delta": {}, "finish_reason": "stop"}]}),
+    ];
+    let gemini =
+        [json!({"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}, "usageMetadata": {"promptTokenCount": 9}})];
+    for (provider, answer, says) in [
+        (Provider::OpenAi, streamed(&openai, "data: [DONE]\n\n"), "I cannot help with that"),
+        (Provider::Gemini, streamed(&gemini, ""), "PROHIBITED_CONTENT"),
+    ] {
+        let server = mountebank.serve(vec![answer]).await;
+        let model = oarlock::model::open(&spec(provider, &server.url, "m"), &ModelOptions::default()).unwrap();
+        let progress = Some(ProgressSink::new(|_| {}));
+        let reply = model.complete(&ChatRequest { progress, ..request("hello") }).await.unwrap();
+        assert_eq!((reply.text.as_str(), reply.finish), (says, Finish::Refusal), "{provider}");
+        assert_eq!(server.asked_ms().await.len(), 1, "{provider}");
+    }
+}
+
+#[tokio::test]
 async fn who_cannot_stream_is_asked_for_the_whole() {
     let Some(mountebank) = &Mountebank::start().await else { return };
     for provider in BOTH {
@@ -192,6 +230,11 @@ async fn who_cannot_stream_is_asked_for_the_whole() {
         let answers = vec![answer(400, &json!({}), &refusal), good(provider)];
         let (told, gaps) = outcome(mountebank, provider, true, answers).await;
         assert_eq!((told.unwrap().as_str(), gaps.len()), ("fine", 1), "{provider}");
+        // What is upstream has nothing to do with it.
+        let refusal = json!({"error": {"message": "the upstream server refused the request"}}).to_string();
+        let answers = vec![answer(400, &json!({}), &refusal), good(provider)];
+        let (told, gaps) = outcome(mountebank, provider, true, answers).await;
+        assert!(matches!(told, Err(ModelError::BadRequest { .. })) && gaps.is_empty(), "{provider}: {told:?}");
         // Some just answer in one piece.
         let (told, gaps) = outcome(mountebank, provider, true, vec![good(provider)]).await;
         assert_eq!((told.unwrap().as_str(), gaps.len()), ("fine", 0), "{provider}");
@@ -218,8 +261,14 @@ async fn a_model_that_the_server_does_not_have_is_told_with_those_that_it_has() 
         assert!(text.contains(shown) && text.contains(said) && text.len() < 500, "{provider}: {text}");
         assert!(!text.contains("model-9"), "the list is cut: {text}");
         assert_eq!(gaps.len(), 1, "{provider}: one look at the list");
-        // A list that has it, or none at all: then it was something else.
-        for list in [answer(200, &json!({}), &data(&["m"]).to_string()), answer(500, &json!({}), "")] {
+        // A list that has it, by whichever name, or has more than it shows, or none at all: then it was something else.
+        let paged = [
+            json!({"data": [{"id": "a"}], "has_more": true}),
+            json!({"models": [{"name": "models/a"}], "nextPageToken": "x"}),
+        ];
+        let lists = [data(&["m"]), models(&["m:latest"]), models(&["models/m"])].into_iter().chain(paged);
+        let lists = lists.map(|list| answer(200, &json!({}), &list.to_string()));
+        for list in lists.chain([answer(500, &json!({}), "")]) {
             let (told, _) = outcome(mountebank, provider, false, vec![refusal.clone(), list]).await;
             assert!(matches!(told, Err(ModelError::BadRequest { status: 404, .. })), "{provider}: {told:?}");
         }

@@ -1,11 +1,11 @@
 //! Answers that come word by word: the pieces are the whole, and the usage is the same.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oarlock::model::{
-    CallLimits, ChatModel, ChatReply, ChatRequest, Finish, ModelError, ModelOptions, Progress, ProgressSink, Provider,
-    Script, ScriptedModel,
+    CallLimits, ChatModel, ChatReply, ChatRequest, Finish, HttpModel, ModelError, ModelOptions, Progress, ProgressSink,
+    Provider, Script, ScriptedModel, Waits,
 };
 use serde_json::json;
 
@@ -81,6 +81,71 @@ async fn a_stream_is_bounded_by_event_and_in_all() {
         assert!(text.contains(says), "{text}");
         assert_eq!(server.seen().len(), 1);
     }
+}
+
+/// What comes after the reason of the end, or does not, makes the answer neither worse nor dearer.
+#[tokio::test]
+async fn an_answer_that_is_whole_is_not_paid_for_again() {
+    let begin = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 9999\r\n\r\n";
+    let word = json!({"choices": [{"delta": {"content": "all of it"}, "finish_reason": "stop"}]});
+    let whole = format!("{begin}data: {word}\n\n");
+    let broken: &'static str = whole.clone().leak();
+    let garbled: &'static str = format!("{whole}data: {{\"cho\n\n").leak();
+    let failed: &'static str = format!("{whole}data: {{\"error\":{{\"type\":\"server_error\"}}}}\n\n").leak();
+    let usage = json!({"choices": [], "usage": {"prompt_tokens": 123, "completion_tokens": 45}});
+    let counted: &'static str = format!("{whole}data: {usage}\n\n").leak();
+    let acts = [
+        (Act::Raw(broken), true, 0),
+        (Act::Raw(garbled), true, 0),
+        (Act::Raw(failed), true, 0),
+        (Act::Open(broken), true, 3),
+        (Act::Drip(counted, Duration::from_millis(200), ": still here\n\n"), false, 3),
+    ];
+    for (act, estimated, took_s) in acts {
+        let server = Server::start(vec![act]).await;
+        let (request, _) = listening(request("write"));
+        let began = Instant::now();
+        let reply = ask(Provider::OpenAi, &server.url, &request).await.unwrap();
+        assert_eq!((reply.text.as_str(), reply.finish, reply.usage.estimated), ("all of it", Finish::Stop, estimated));
+        assert!((took_s..took_s + 3).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+        assert_eq!(server.seen().len(), 1);
+    }
+}
+
+/// Signs of life are no words, thoughts are.
+#[tokio::test]
+async fn the_wait_for_the_first_word_is_no_longer_for_signs_of_life() {
+    let begin = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+    let often = Duration::from_millis(100);
+    let role = r#"data: {"choices":[{"delta":{"role":"assistant","content":""}}]}"#;
+    let alive: &'static str = format!("{begin}{role}\n\n").leak();
+    let thinks = "data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"hm\"}}]}\n\n";
+    let waits = Waits { first_byte: Duration::from_millis(900), read: Duration::from_millis(600) };
+    let asked = ChatRequest { timeout: Duration::from_secs(3), ..listening(request("write")).0 };
+    for (more, says) in [(": alive\n\n", "not a word for 0.9 s"), (thinks, "no answer within 3 s")] {
+        let server = Server::start(vec![Act::Drip(alive, often, more)]).await;
+        let model = HttpModel::new(&spec(Provider::OpenAi, &server.url, "m"), waits).unwrap();
+        let text = model.complete(&asked).await.unwrap_err().to_string();
+        assert!(text.contains(says), "{text}");
+    }
+}
+
+/// Who waits for one model's place holds none that another model of its provider could have.
+#[tokio::test]
+async fn a_wait_for_one_model_keeps_no_place_from_another() {
+    let server = Server::start(vec![Act::Silence]).await;
+    let calls = CallLimits::new([("*".to_owned(), 2)].into(), [("openai/a".to_owned(), 1)].into());
+    let options = ModelOptions { calls: Arc::new(calls), ..ModelOptions::default() };
+    let open = |model| oarlock::model::open(&spec(Provider::OpenAi, &server.url, model), &options).unwrap();
+    let (one, same, other) = (open("a"), open("a"), open("b"));
+    let asked = ChatRequest { timeout: Duration::from_millis(1_500), ..request("hello") };
+    let (_, busy, reached) = tokio::join!(one.complete(&asked), same.complete(&asked), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        other.complete(&ChatRequest { timeout: Duration::from_millis(500), ..asked.clone() }).await
+    });
+    assert!(matches!(busy, Err(ModelError::Busy { limit: "model_calls_max", .. })), "{busy:?}");
+    assert!(matches!(reached, Err(ModelError::Timeout { .. })), "{reached:?}");
+    assert_eq!(server.seen().len(), 2);
 }
 
 #[tokio::test]

@@ -19,6 +19,10 @@ pub enum Act {
     Answer(u16, &'static str, String),
     /// These bytes as they are, then the end of the connection.
     Raw(&'static str),
+    /// These bytes as they are, and then nothing more, for ever.
+    Open(&'static str),
+    /// These bytes, then this after each pause, for ever.
+    Drip(&'static str, Duration, &'static str),
     /// Headers, then spaces for ever.
     Endless,
     /// Nothing, for ever.
@@ -90,6 +94,17 @@ async fn serve(mut stream: TcpStream, acts: Vec<Act>, log: Arc<Mutex<Vec<Seen>>>
             }
             Act::Raw(bytes) => {
                 let _ = stream.write_all(bytes.as_bytes()).await;
+                return;
+            }
+            Act::Open(bytes) => {
+                let _ = stream.write_all(bytes.as_bytes()).await;
+                return std::future::pending().await;
+            }
+            Act::Drip(bytes, pause, more) => {
+                let _ = stream.write_all(bytes.as_bytes()).await;
+                while stream.write_all(more.as_bytes()).await.is_ok() {
+                    tokio::time::sleep(pause).await;
+                }
                 return;
             }
             Act::Endless => {
