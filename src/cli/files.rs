@@ -16,7 +16,9 @@ use crate::wire::{BadPath, FilePath, limits};
 pub(super) fn attached(paths: &[std::path::PathBuf]) -> anyhow::Result<FileSet> {
     let mut files = FileSet::new();
     for path in paths {
-        let refused = |why: String| ended(Exit::Usage, format!("attached file {}: {why}", path.display()));
+        let refused = |why: String| {
+            ended(Exit::Usage, format!("attached file {}: {why}; attach another, or leave it out", path.display()))
+        };
         let more = if path.is_dir() { directory(path) } else { file(path) }.map_err(refused)?;
         for (name, content) in more {
             if files.insert(name.clone(), content).is_some() {
@@ -30,7 +32,10 @@ pub(super) fn attached(paths: &[std::path::PathBuf]) -> anyhow::Result<FileSet> 
         ("bytes", bytes, "files_bytes_max", limits::FILES_BYTES_MAX),
     ] {
         if count > max {
-            return Err(ended(Exit::Usage, format!("{count} {what} are attached, more than {bound} {max}")));
+            return Err(ended(
+                Exit::Usage,
+                format!("{count} {what} are attached, more than {bound} {max}; attach less"),
+            ));
         }
     }
     Ok(files)

@@ -2,6 +2,7 @@
 //! what names nothing, or a file without a line of it, is told to the model once, and marked in the reply when it stays.
 
 use crate::store::FileSet;
+use crate::tools::Grant;
 use crate::wire::{FilePath, TaskId};
 
 /// Names of files that a complaint lists.
@@ -17,6 +18,8 @@ pub(super) struct Citable<'a> {
     pub(super) files: &'a FileSet,
     /// Earlier results.
     pub(super) results: Vec<&'a TaskId>,
+    /// Tools that the role may call.
+    pub(super) tools: &'a [Grant],
 }
 
 impl Citable<'_> {
@@ -40,7 +43,11 @@ impl Citable<'_> {
             "the goal" | "goal" => Some("the goal".into()),
             "the task" | "task" => Some("the task".into()),
             "general knowledge" | "common knowledge" => Some("general knowledge".into()),
-            _ => self.number(&lower).or_else(|| self.result(&lower)).or_else(|| self.place(text)),
+            _ => self
+                .number(&lower)
+                .or_else(|| self.result(&lower))
+                .or_else(|| self.place(text))
+                .or_else(|| self.tool(text)),
         }
     }
 
@@ -81,6 +88,12 @@ impl Citable<'_> {
         (1 <= from && from <= to && to <= count).then(|| text.to_owned())
     }
 
+    /// `server/tool`, with or without the word tool before it.
+    fn tool(&self, text: &str) -> Option<String> {
+        let name = text.trim_start_matches("tool").trim().trim_matches(['[', ']', '`']);
+        self.tools.iter().any(|grant| grant.covers(name)).then(|| name.to_owned())
+    }
+
     /// Lines of a file in sight; a file that is no text has none.
     fn lines(&self, path: &str) -> Option<usize> {
         let path = path.parse::<FilePath>().ok()?;
@@ -116,6 +129,9 @@ impl Citable<'_> {
             let names: Vec<&str> = self.files.keys().map(FilePath::as_str).take(NAMES_MAX).collect();
             may.push(format!("path:line with a line that is there ({})", names.join(", ")));
         }
+        if !self.tools.is_empty() {
+            may.push("server/tool for what a tool said".to_owned());
+        }
         may.extend(["\"the goal\"".to_owned(), "\"general knowledge\"".to_owned()]);
         format!("the source {shown:?} does not exist; cite {}", may.join(", "))
     }
@@ -135,8 +151,13 @@ mod tests {
             ("odd, name.txt".parse().unwrap(), b"x".to_vec()),
         ]);
         let task: TaskId = "t1".parse().unwrap();
-        let citable =
-            Citable { sources: vec!["http://a.example/", "http://b.example/x"], files: &files, results: vec![&task] };
+        let tools = ["all/get-sum".parse().unwrap(), "web/*".parse().unwrap()];
+        let citable = Citable {
+            sources: vec!["http://a.example/", "http://b.example/x"],
+            files: &files,
+            results: vec![&task],
+            tools: &tools,
+        };
         for (citation, usual) in [
             ("[1]", "1"),
             ("2", "2"),
@@ -146,6 +167,8 @@ mod tests {
             ("http://b.example/x", "2"),
             ("The goal", "the goal"),
             ("task", "the task"),
+            ("all/get-sum", "all/get-sum"),
+            ("tool `web/search`", "web/search"),
             ("General knowledge", "general knowledge"),
             ("src/a.py:3", "src/a.py:3"),
             ("src/b.txt:2", "src/b.txt:2"),
@@ -189,7 +212,7 @@ mod tests {
         assert!(citable.check("[1], src/a.py").is_err());
         assert_eq!(citable.mark("[9]"), "unsupported: it cites \"[9]\", which is no source of this task");
         let none = FileSet::new();
-        let nothing = Citable { sources: Vec::new(), files: &none, results: Vec::new() };
+        let nothing = Citable { sources: Vec::new(), files: &none, results: Vec::new(), tools: &[] };
         assert!(nothing.check("[1]").is_err() && nothing.check("1").is_err());
     }
 }

@@ -59,7 +59,7 @@ pub(super) struct Source {
 pub(super) async fn work(desk: &Desk, briefing: &mut Briefing, usage: &mut Usage) -> Result<Product, Failure> {
     briefing.material = material(desk, briefing).await?;
     let briefing = &*briefing;
-    let citable = citable(briefing);
+    let citable = citable(desk, briefing);
     // A reading whose shape is good and whose citations are not: the best one is used, marked, when asking again brings
     // none without faults.
     let marked = Mutex::new(None);
@@ -137,11 +137,12 @@ fn source(page: Page, words: &[String], bytes_max: usize) -> Source {
     Source { title: attribute(&page.text.title), address: page.address, text, cut: page.cut }
 }
 
-fn citable(briefing: &Briefing) -> Citable<'_> {
+fn citable<'a>(desk: &'a Desk, briefing: &'a Briefing) -> Citable<'a> {
     Citable {
         sources: briefing.material.sources.iter().map(|source| source.address.as_str()).collect(),
         files: &briefing.files,
         results: briefing.context.iter().map(|item| &item.task).collect(),
+        tools: &desk.definition.tools,
     }
 }
 
@@ -184,7 +185,7 @@ mod tests {
     #[test]
     fn of_faulty_readings_the_best_is_kept_and_of_equal_ones_the_first() {
         let files = FileSet::new();
-        let citable = Citable { sources: vec!["http://a.example/"], files: &files, results: Vec::new() };
+        let citable = Citable { sources: vec!["http://a.example/"], files: &files, results: Vec::new(), tools: &[] };
         let answer = |sources: &[&str], text: &str| {
             let finding = |source: &&str| Finding { text: text.to_owned(), source: (*source).to_owned() };
             Answer { findings: sources.iter().map(finding).collect(), not_found: Vec::new() }

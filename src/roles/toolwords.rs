@@ -90,7 +90,7 @@ pub(super) fn introduction(offer: &Offer, calls_max: u32) -> String {
             words += &json!({"tool": name, "description": description, "arguments": tool.schema()}).to_string();
             words.push('\n');
         }
-        words += &format!("</tools-{mark}>");
+        words += &format!("</tools-{mark}>\nWhere your answer names its sources, a tool is named as it is here.");
     }
     words += "\n\nAnswer with one JSON object and nothing else.";
     if !offer.tools.is_empty() {

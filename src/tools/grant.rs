@@ -41,6 +41,11 @@ impl Grant {
         &self.server
     }
 
+    /// True when it covers a tool by its whole name, `server/tool`.
+    pub fn covers(&self, name: &str) -> bool {
+        name.split_once('/').is_some_and(|(server, tool)| self.allows(server, tool) && is_tool_name(tool))
+    }
+
     pub(super) fn allows(&self, server: &str, tool: &str) -> bool {
         self.server == server && self.tool.as_ref().is_none_or(|allowed| allowed == tool)
     }

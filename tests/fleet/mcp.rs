@@ -81,7 +81,7 @@ fn answers(role: Role, part: &str, answer: Value) -> Value {
 }
 
 fn found(text: &str) -> Value {
-    json!({"findings": [{"text": text, "source": "a tool"}], "not_found": []})
+    json!({"findings": [{"text": text, "source": "all/get-sum"}], "not_found": []})
 }
 
 #[tokio::test(flavor = "multi_thread")]

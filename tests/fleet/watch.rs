@@ -144,7 +144,7 @@ async fn a_session_is_typed_on_a_terminal() {
     session.shows(&[" plan ──", "✓ plan", "✓ t1", "… t2", "· answer", " messages ──", "dispatched"]).await;
     // What a model writes is seen while it writes it, and is no command to the terminal.
     let token = serde_json::json!({
-        "run": run, "task": "t2", "role": "documenter", "attempt": 1, "text": "# Draft \u{1b}[2J\u{1b}]0;taken\u{7} of it"
+        "v": 1, "run": run, "task": "t2", "role": "documenter", "attempt": 1, "offset": 0, "text": "# Draft \u{1b}[2J\u{1b}]0;taken\u{7} of it"
     });
     server.bus.client.publish(format!("oarlock.event.{run}.token"), token.to_string().into()).await.unwrap();
     session.shows(&["# Draft  [2J ]0;taken  of it", "✓ plan"]).await;
