@@ -38,22 +38,24 @@ pub(super) fn sink(bus: &Bus, task: &Task) -> ProgressSink {
     let (bus, task) = (bus.clone(), Arc::new(task.clone()));
     ProgressSink::new(move |progress| match progress {
         Progress::Begun => written.store(0, Ordering::Relaxed),
-        Progress::Text(text) => {
-            let mut offset = written.fetch_add(text.len() as u64, Ordering::Relaxed);
-            let mut rest = text;
-            while !rest.is_empty() {
-                let (text, after) = rest.split_at(rest.floor_char_boundary(limits::TOKEN_BYTES_MAX));
-                // A full channel drops words: its offset tells.
-                let _ = sender.try_send(Piece { offset, text: text.to_owned() });
-                offset += text.len() as u64;
-                rest = after;
-            }
-        }
+        Progress::Text(text) => offer(&sender, &written, text),
         Progress::Limited(wait) if wait >= Duration::from_millis(PAUSE_MS_MIN) => {
             tokio::spawn(pause(bus.clone(), task.clone(), wait));
         }
         Progress::Limited(_) => {}
     })
+}
+
+/// Puts words on their way, in pieces that fit an event. A full channel drops them: the offset of the next ones tells.
+fn offer(sender: &mpsc::Sender<Piece>, written: &AtomicU64, text: &str) {
+    let mut offset = written.fetch_add(text.len() as u64, Ordering::Relaxed);
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (text, after) = rest.split_at(rest.floor_char_boundary(limits::TOKEN_BYTES_MAX));
+        let _ = sender.try_send(Piece { offset, text: text.to_owned() });
+        offset += text.len() as u64;
+        rest = after;
+    }
 }
 
 async fn publish(bus: Bus, task: Task, mut pieces: mpsc::Receiver<Piece>) {
@@ -117,5 +119,30 @@ async fn pause(bus: Bus, task: Arc<Task>, wait: Duration) {
         }
         Ok(false) => {}
         Err(error) => tracing::warn!(%role, "the queue is not paused: {:#}", anyhow::Error::from(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_that_nobody_takes_are_dropped_and_counted() {
+        let (sender, mut pieces) = mpsc::channel(1);
+        let written = AtomicU64::new(0);
+        offer(&sender, &written, "kept ");
+        offer(&sender, &written, "lost ");
+        let mut taken = || pieces.try_recv().map(|piece| (piece.offset, piece.text)).ok();
+        assert_eq!((taken(), taken()), (Some((0, "kept ".to_owned())), None));
+        offer(&sender, &written, "heard again");
+        assert_eq!(taken(), Some((10, "heard again".to_owned())));
+
+        let (sender, mut pieces) = mpsc::channel(4);
+        let long = "é".repeat(limits::TOKEN_BYTES_MAX);
+        offer(&sender, &AtomicU64::new(0), &long);
+        drop(sender);
+        let all: Vec<Piece> = std::iter::from_fn(|| pieces.try_recv().ok()).collect();
+        assert!(all.len() >= 2 && all.iter().all(|piece| piece.text.len() <= limits::TOKEN_BYTES_MAX));
+        assert_eq!(all.iter().map(|piece| piece.text.as_str()).collect::<String>(), long);
     }
 }

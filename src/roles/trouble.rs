@@ -67,3 +67,48 @@ pub(super) fn paused(role: Role) -> Failure {
     let message = format!("the model of {role} paused before its answer was whole; give it less to do at once");
     Failure::again(FailureKind::ModelPaused, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::{Peer, Silence};
+
+    #[test]
+    fn each_error_of_a_model_has_its_kind_and_its_retry() {
+        let peer = || Arc::new(Peer { provider: None, host: "h".into(), model: "m".into() });
+        let (said, why, limit) = (String::new, String::new, Duration::from_secs(1));
+        let silent = |silence| ModelError::Silent { peer: peer(), silence, limit };
+        let wait = Some(Duration::from_secs(7));
+        let limited = |retry| ModelError::RateLimited { peer: peer(), said: said(), retry_after: wait, retry };
+        let again = |ms| Retry::After { ms };
+        use FailureKind::*;
+        let rows = [
+            (ModelError::Settings(said()), ModelRequest, Retry::Never),
+            (ModelError::BadRequest { peer: peer(), status: 400, said: said() }, ModelRequest, Retry::Never),
+            (
+                ModelError::UnknownModel { peer: peer(), status: 404, said: said(), has: Vec::new() },
+                ModelRequest,
+                Retry::Never,
+            ),
+            (ModelError::Auth { peer: peer(), status: None, said: said() }, ModelAuth, Retry::Never),
+            (ModelError::Quota { peer: peer(), status: 429, said: said() }, ModelUnavailable, Retry::Never),
+            (limited(true), ModelUnavailable, again(7_000)),
+            (limited(false), ModelUnavailable, Retry::Never),
+            (ModelError::Busy { peer: peer(), limit: "l", max: 1, waited: limit }, ModelUnavailable, again(0)),
+            (ModelError::Timeout { peer: peer(), limit }, Timeout, Retry::Never),
+            (silent(Silence::FirstByte), Timeout, again(0)),
+            (silent(Silence::Between), Timeout, again(0)),
+            (ModelError::Truncated { peer: peer(), why: why(), source: None }, ModelTruncated, again(0)),
+            (ModelError::Malformed { peer: peer(), why: why() }, ModelMalformed, again(0)),
+            (ModelError::Garbled { peer: peer(), why: why() }, ModelMalformed, Retry::Never),
+        ];
+        for (error, kind, retry) in rows {
+            let about = error.to_string();
+            let failure = of_model(Role::Coder, error);
+            assert_eq!((failure.kind, failure.retry), (kind, retry), "{about}");
+        }
+    }
+}

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use oarlock::bus::{PAUSE_S_MAX, Queue};
+use oarlock::bus::{PAUSE_S_MAX, Queue, StreamSettings};
 use oarlock::wire::{EventKind, FailureKind, Outcome, Role, RunStatus, TokenEvent};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -176,6 +176,40 @@ async fn what_a_model_writes_is_heard_while_it_writes_and_not_kept() {
     let found: Result<Option<_>, _> =
         server.bus.last(&server.bus.root.events_stream(), &server.bus.root.tokens(&work.run)).await;
     assert!(found.unwrap().is_none(), "tokens are kept");
+}
+
+/// Words may be lost, and the work waits for none of them: a model that writes while the server stands still is heard to
+/// its end all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stands_still_stops_no_model() {
+    const STILL: Duration = Duration::from_secs(8);
+    let words: String = (1..=120).map(|number| format!("word{number} ")).collect();
+    let fixture = json!([{"match": {"userMessage": "README"}, "response": {"content": words},
+        "streamingProfile": {"ttft": 50, "tps": 18}, "chunkSize": 10}]);
+    let Some(aimock) = Aimock::start(fixture).await else { return };
+    let settings = StreamSettings { ack_wait: Duration::from_secs(60), ..StreamSettings::default() };
+    let server = TestServer::with(&settings).await;
+    let mut worker = Worker::spawn(&server, Role::Synthesizer, |command| {
+        command.args(["--model", "openai/gpt-test", "--base-url", &aimock.url]);
+    });
+    worker.ready(&server).await;
+    let tokens = Ear::on(&server, "oarlock.event.*.token").await;
+    let work = task(Role::Synthesizer, "Write the README", LIMIT);
+    enqueue(&server, &work).await;
+    until("the first words", async || !tokens.all().is_empty()).await;
+    let still = Instant::now();
+    signal(&server, "STOP");
+    until("the server to have stood still", async || still.elapsed() > STILL).await;
+    signal(&server, "CONT");
+    let goes_on = Instant::now();
+    assert_eq!(reply_text(&server, &work).await.trim(), words.trim());
+    // What was left to write takes longer than this, had anybody waited for the server.
+    assert!(goes_on.elapsed() < Duration::from_secs(2), "{:?}", goes_on.elapsed());
+}
+
+fn signal(server: &TestServer, name: &str) {
+    let pid = server.server.pid().expect("a server of ours").to_string();
+    assert!(std::process::Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
 }
 
 fn read(tokens: &Ear) -> Vec<TokenEvent> {
