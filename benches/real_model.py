@@ -38,6 +38,8 @@ WORDS_CHARS_MAX = 160
 
 def main():
     options, up = arguments()
+    # The fleet is stopped on every way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("it was told to stop"))
     tool = os.path.abspath(options.oarlock) if os.sep in options.oarlock else options.oarlock
     folder = options.keep or tempfile.mkdtemp(prefix="oarlock-real-model-")
     fleet = start(tool, folder, up)
