@@ -211,8 +211,12 @@ mod tests {
         }
         assert!(citable.check("[1], src/a.py").is_err());
         assert_eq!(citable.mark("[9]"), "unsupported: it cites \"[9]\", which is no source of this task");
+    }
+
+    #[test]
+    fn a_task_without_sources_has_none_to_cite() {
         let none = FileSet::new();
         let nothing = Citable { sources: Vec::new(), files: &none, results: Vec::new(), tools: &[] };
-        assert!(nothing.check("[1]").is_err() && nothing.check("1").is_err());
+        assert!(nothing.check("[1]").is_err() && nothing.check("1").is_err() && nothing.check("all/get-sum").is_err());
     }
 }

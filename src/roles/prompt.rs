@@ -39,7 +39,7 @@ impl Prompt {
         let text = render(&definition.prompt, briefing).map_err(|error| {
             Failure::never(FailureKind::Internal, format!("the prompt of {role} cannot be made: {error:#}"))
         })?;
-        Ok(Self { system: format!("You are the {role} of a team: you {}.", definition.description), text })
+        Ok(Self { system: format!("You are the {role} of a team. The {role} {}.", definition.description), text })
     }
 }
 

@@ -68,7 +68,7 @@ async fn one_task(fleet: &Fleet, run: &str) {
         "--- evidence from t3 (qa)",
         "--- evidence from t4 (reviewer)",
         "You are the coder of a team",
-        "This is attempt 2. The attempt before was not good enough",
+        "This is attempt 2: the checks found the faults above",
         "--- changed since the attempt before",
         "+++ b/todo/",
         "\n@@ ",

@@ -81,7 +81,8 @@ async fn refused(server: &TestServer, role: Role, environment: &[(&str, &str)]) 
     assert!(started.elapsed() < SOON, "{role} took {:?}", started.elapsed());
     let log = worker.log_text();
     assert!(!log.contains(PASSWORD) && !log.contains(OTHER_SEED), "{log}");
-    log.lines().last().unwrap_or_default().to_owned()
+    // The error, and below it what to do next.
+    log.rfind("oarlock: ").map_or_else(String::new, |start| log[start..].to_owned())
 }
 
 #[tokio::test(flavor = "multi_thread")]
