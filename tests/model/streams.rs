@@ -139,7 +139,9 @@ async fn a_wait_for_one_model_keeps_no_place_from_another() {
     let open = |model| oarlock::model::open(&spec(Provider::OpenAi, &server.url, model), &options).unwrap();
     let (one, same, other) = (open("a"), open("a"), open("b"));
     let asked = ChatRequest { timeout: Duration::from_millis(1_500), ..request("hello") };
-    let (_, busy, reached) = tokio::join!(one.complete(&asked), same.complete(&asked), async {
+    // It gives up while the place is still held.
+    let sooner = ChatRequest { timeout: Duration::from_millis(1_000), ..asked.clone() };
+    let (_, busy, reached) = tokio::join!(one.complete(&asked), same.complete(&sooner), async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         other.complete(&ChatRequest { timeout: Duration::from_millis(500), ..asked.clone() }).await
     });
