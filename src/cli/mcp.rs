@@ -60,8 +60,12 @@ pub(super) fn tools_of(config: &Config, definition: &RoleDefinition) -> anyhow::
     if definition.tools.is_empty() {
         return Ok(None);
     }
-    let servers = config.tool_servers()?;
     let refused = |error: BadServer| ended(Exit::Usage, format!("role {}: {error}", definition.role));
+    // A table that this role does not need may be wrong.
+    let needed = |name: &str| definition.tools.iter().any(|grant| grant.server() == name);
+    let servers =
+        config.tool_servers().filter(|(name, server)| server.is_ok() || needed(name)).map(|(_, server)| server);
+    let servers = servers.collect::<Result<Vec<_>, _>>().map_err(refused)?;
     Ok(Some(Arc::new(Tools::new(&servers, &definition.tools, &keeper()?).map_err(refused)?)))
 }
 
@@ -74,13 +78,12 @@ pub(super) type Found = Result<String, (String, &'static str)>;
 
 /// Starts each configured server and says what it has.
 pub(super) async fn trials(config: &Config) -> Vec<Found> {
-    let servers = match config.tool_servers() {
-        Ok(servers) => servers,
-        Err(error) => return vec![Err((error.to_string(), "mend that table of the configuration file"))],
-    };
-    let trials = servers.iter().map(|server| async move {
-        let trial = trial(server).await;
-        trial.unwrap_or_else(|error| Err((format!("{error:#}"), "mend that table of the configuration file")))
+    let trials = config.tool_servers().map(|(_, server)| async move {
+        let tried = match server {
+            Ok(server) => trial(&server).await,
+            Err(error) => Err(error.into()),
+        };
+        tried.unwrap_or_else(|error| Err((format!("{error:#}"), "mend that table of the configuration file")))
     });
     futures::future::join_all(trials).await
 }

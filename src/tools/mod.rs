@@ -9,6 +9,7 @@
 //! - what a tool answers is text for a model, without control characters, and never decides anything by itself.
 
 mod error;
+mod flow;
 mod grant;
 mod keeper;
 mod listing;

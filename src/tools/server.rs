@@ -11,6 +11,7 @@ use rmcp::transport::async_rw::AsyncRwTransport;
 use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 
+use super::flow::Flow;
 use super::listing::{self, ListedTool};
 use super::process::Process;
 use super::spec::ServerSpec;
@@ -25,6 +26,8 @@ const START_S_MAX: u64 = 60;
 const RESTART_MS: u64 = 250;
 /// Longest such pause.
 const RESTART_MS_MAX: u64 = 30_000;
+/// Longest pause that a task waits for.
+const PATIENCE_MS: u64 = 1_000;
 /// A server that lived as long as this has nothing against it any more.
 const STEADY_S: u64 = 60;
 /// How long a server that let a call wait may take to say that it lives.
@@ -58,6 +61,8 @@ struct Live {
     service: RunningService<RoleClient, ClientConfig>,
     process: Process,
     tools: Arc<Vec<ListedTool>>,
+    /// What it said since it was last asked for something.
+    asked: Flow,
     since: Instant,
 }
 
@@ -74,7 +79,15 @@ impl McpServer {
     pub(super) async fn tools(&self, limit: Duration) -> Result<Arc<Vec<ListedTool>>, ToolError> {
         match tokio::time::timeout(limit, self.reach()).await {
             Ok(reached) => reached.map(|(_, tools)| tools),
-            Err(_) => Err(self.not_started(format!("it was not ready within {} ms", limit.as_millis()))),
+            Err(_) => {
+                // A start that was given up is as good as one that failed; another task's may have come through.
+                if let Ok(mut state) = self.state.try_lock()
+                    && state.live.is_none()
+                {
+                    state.died(self.name());
+                }
+                Err(self.not_started(format!("it was not ready within {} ms", limit.as_millis())))
+            }
         }
     }
 
@@ -125,17 +138,31 @@ impl McpServer {
         }
     }
 
-    /// The connection to a server that runs, and its tools; starts it when it does not, after a pause when it died.
+    /// The connection to a server that runs, and its tools; starts it when it does not. One that died is left alone for a
+    /// pause; when that is long, nobody waits for it.
     async fn reach(&self) -> Result<(Peer<RoleClient>, Arc<Vec<ListedTool>>), ToolError> {
         let mut state = self.state.lock().await;
-        if let Some(live) = &state.live {
-            if !live.service.is_transport_closed() {
-                return Ok((live.service.peer().clone(), live.tools.clone()));
+        loop {
+            if let Some(live) = &state.live {
+                if !live.service.is_transport_closed() {
+                    live.asked.begin();
+                    return Ok((live.service.peer().clone(), live.tools.clone()));
+                }
+                state.died(self.name());
             }
-            state.died(self.name());
-        }
-        if let Some(until) = state.pause_until {
-            tokio::time::sleep_until(until.into()).await;
+            let pause = state.pause_until.map(|until| until.saturating_duration_since(Instant::now()));
+            match pause.filter(|pause| !pause.is_zero()) {
+                None => break,
+                Some(pause) if pause > Duration::from_millis(PATIENCE_MS) => {
+                    let (deaths, left) = (state.deaths, pause.as_secs_f32());
+                    return Err(self.not_started(format!("it ended {deaths} times, and is tried again in {left:.1} s")));
+                }
+                Some(pause) => {
+                    drop(state);
+                    tokio::time::sleep(pause).await;
+                    state = self.state.lock().await;
+                }
+            }
         }
         match self.start().await {
             Ok(live) => {
@@ -153,7 +180,9 @@ impl McpServer {
     async fn start(&self) -> Result<Live, ToolError> {
         let started = Process::start(&self.spec, &self.keeper);
         let (mut process, stdout, stdin) = started.map_err(|error| self.not_started(error.to_string()))?;
-        let transport = AsyncRwTransport::new_client(stdout, stdin).with_max_line_length(MESSAGE_BYTES_MAX);
+        let asked = Flow::default();
+        let transport =
+            AsyncRwTransport::new_client(asked.bound(stdout), stdin).with_max_line_length(MESSAGE_BYTES_MAX);
         let mut us = ClientConfig::default();
         us.client_info = Implementation::new("oarlock", env!("CARGO_PKG_VERSION"));
         let opening = async {
@@ -168,7 +197,7 @@ impl McpServer {
             Ok((service, tools, unusable)) => {
                 unusable.iter().for_each(|error| tracing::warn!("failed to {error}"));
                 tracing::info!(server = self.name(), tools = tools.len(), "a tool server is ready");
-                Ok(Live { service, process, tools: Arc::new(tools), since: Instant::now() })
+                Ok(Live { service, process, tools: Arc::new(tools), asked, since: Instant::now() })
             }
             Err(why) => {
                 let said = process.last_words().await;

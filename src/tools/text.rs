@@ -3,7 +3,7 @@
 use rmcp::model::{CallToolResult, ContentBlock, ResourceContents};
 
 use super::ToolAnswer;
-use crate::wire::limits;
+use crate::wire::{acts, limits};
 
 /// Bytes of one result's text that are kept.
 pub const RESULT_BYTES_MAX: usize = 16 * 1024;
@@ -50,12 +50,6 @@ fn not_text(what: &str, kind: &str, bytes: usize) -> String {
 /// direction of writing: what a person sees of it is what a model reads.
 pub(super) fn readable(text: &str) -> String {
     text.replace("\r\n", "\n").chars().filter(|c| *c == '\n' || *c == '\t' || !acts(*c)).collect()
-}
-
-fn acts(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-        || matches!(c, '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// The first `chars_max` characters of a text, on one line.

@@ -171,7 +171,8 @@ async fn a_server_that_cannot_be_started_is_told_and_the_role_does_without() {
     let mut bench = Bench::new().await;
     let role = Role::Synthesizer;
     let rules = [answers(role, "The tools that you usually have are not to be had now", json!("without"))];
-    let config = "[mcp.gone]\ncommand = \"/no/such/program\"\n";
+    // A table that is wrong is the matter of those who name it.
+    let config = "[mcp.gone]\ncommand = \"/no/such/program\"\n[mcp.wrong]\ncommand = \"\"\n";
     let _worker = bench.worker(role, "gone/*", "", config, &rules).await;
     assert_eq!(bench.ask(role, "Do what you can.").await.text(), "without");
     let told = bench.event().await.text;
@@ -182,6 +183,7 @@ async fn a_server_that_cannot_be_started_is_told_and_the_role_does_without() {
     command.args(["doctor", "--server", bench.server.url(), "--config"]).arg(doctor);
     let said = ended(command, b"").await.out;
     assert!(said.contains("✗ failed to start the tool server gone") && said.contains("fix: run its command"), "{said}");
+    assert!(said.contains("[mcp.wrong]") && said.contains("command is empty"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

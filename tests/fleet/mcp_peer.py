@@ -20,7 +20,7 @@ def tool(name, schema=None):
 
 
 TOOLS = [
-    tool("ping"), tool("hang"), tool("stall"), tool("die"), tool("huge"), tool("large"),
+    tool("ping"), tool("hang"), tool("stall"), tool("flood"), tool("die"), tool("huge"), tool("large"),
     tool("ping"), tool("bad name"), tool("x" * 200), tool("ref", {"$ref": "https://schemas.example/x"}),
 ]
 
@@ -33,6 +33,10 @@ def call(number, name):
         os._exit(3)
     if name == "hang":
         return
+    if name == "flood":
+        # Requests without end, whose answers nobody reads.
+        while True:
+            sys.stdout.write('{"jsonrpc": "2.0", "id": "x", "method": "roots/list"}\n')
     if name == "stall":
         time.sleep(600)
     if name == "huge":

@@ -154,7 +154,7 @@ async fn what_is_too_large_or_no_tool_is_left_out() {
     let offer = tools.offer(SOON).await;
     let mut names: Vec<String> = offer.tools.iter().map(|tool| tool.name()).collect();
     names.sort();
-    assert_eq!(names, ["peer/die", "peer/hang", "peer/huge", "peer/large", "peer/ping", "peer/stall"]);
+    assert_eq!(names, ["peer/die", "peer/flood", "peer/hang", "peer/huge", "peer/large", "peer/ping", "peer/stall"]);
     let large = call(&tools, "peer/large", json!({}), SOON).await.unwrap();
     assert!(large.bytes == 100_000 && large.text.len() < RESULT_BYTES_MAX + 100, "{}", large.text.len());
     let huge = call(&tools, "peer/huge", json!({}), Duration::from_secs(3)).await.unwrap_err();
@@ -174,6 +174,16 @@ async fn a_server_that_is_none_is_an_error_with_its_reason() {
         let offer = tools.offer(SOON).await;
         let why = offer.missing[0].to_string();
         assert!(offer.tools.is_empty() && why.contains(says) && why.contains("[mcp."), "{why}");
+        // It is tried again after pauses that grow, and no task waits for a long one.
+        let began = Instant::now();
+        let mut whys = Vec::new();
+        while !whys.last().is_some_and(|why: &String| why.contains("is tried again in")) {
+            whys.push(tools.offer(SOON).await.missing[0].to_string());
+            assert!(whys.len() < 10, "{whys:?}");
+        }
+        let later = Instant::now();
+        assert!(tools.offer(SOON).await.tools.is_empty() && later.elapsed() < Duration::from_millis(500), "{whys:?}");
+        assert!(began.elapsed() < SOON, "{whys:?}");
     }
     let Some((garbage, log)) = peer(folder.path(), "garbage") else { return };
     let tools = tools(garbage, &["peer/*"]);
@@ -184,6 +194,26 @@ async fn a_server_that_is_none_is_an_error_with_its_reason() {
     let wait = Duration::from_secs(10);
     until_within("what was started to be gone", wait, async || processes(&log).into_iter().all(|pid| !lives(pid)))
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_floods_us_is_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some((spec, log)) = peer(folder.path(), "") else { return };
+    let tools = tools(spec, &["peer/*"]);
+    let memory = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap()
+    };
+    let before = memory();
+    let error = call(&tools, "peer/flood", json!({}), SOON).await.unwrap_err();
+    assert!(matches!(error, ToolError::Ended { .. }), "{error}");
+    assert!(memory() < before + 200_000, "{before} and {} KiB", memory());
+    let wait = Duration::from_secs(10);
+    until_within("the flood's process to be gone", wait, async || processes(&log).into_iter().all(|pid| !lives(pid)))
+        .await;
+    assert!(call(&tools, "peer/ping", json!({}), SOON).await.is_ok_and(|answer| answer.ok));
 }
 
 #[tokio::test]
