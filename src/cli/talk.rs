@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::args::Global;
 use super::config::colours;
+use crate::wire::acts;
 
 static QUIET: AtomicBool = AtomicBool::new(false);
 static COLOUR_OUT: AtomicBool = AtomicBool::new(false);
@@ -62,7 +63,7 @@ fn marked(text: &str, mark: &str, colour: bool) -> String {
 
 /// Text for a terminal: what would be commands to it is shown as blanks, because much of what is told was written by a model.
 pub(super) fn plain(text: &str) -> String {
-    text.replace(|c: char| c.is_control() && c != '\n' && c != '\t', " ")
+    text.replace(|c: char| acts(c) && c != '\n' && c != '\t', " ")
 }
 
 /// True when nothing may be said.

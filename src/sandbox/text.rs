@@ -1,6 +1,8 @@
 //! Makes foreign text safe to print and to put into a prompt: a terminal must not obey what untrusted code printed.
 
-/// What stands for a control character.
+use crate::wire::acts;
+
+/// What stands for a character that acts.
 const REPLACEMENT: char = '\u{fffd}';
 
 /// Foreign bytes as text without control characters, except line feed and tab.
@@ -8,7 +10,7 @@ pub(super) fn neutralised(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes)
         .replace("\r\n", "\n")
         .chars()
-        .map(|c| if is_hostile(c) { REPLACEMENT } else { c })
+        .map(|c| if acts(c) && c != '\n' && c != '\t' { REPLACEMENT } else { c })
         .collect()
 }
 
@@ -18,12 +20,6 @@ pub(super) fn shortened(text: &str, chars_max: usize) -> String {
         Some((end, _)) => format!("{} [shortened]", &text[..end]),
         None => text.to_owned(),
     }
-}
-
-/// Control characters, and those that reorder or hide what follows.
-fn is_hostile(c: char) -> bool {
-    (c.is_control() && c != '\n' && c != '\t')
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ mod role;
 mod run;
 pub mod subject;
 mod task;
+mod text;
 mod usage;
 
 pub use dead::DeadLetter;
@@ -34,6 +35,7 @@ pub use role::{Role, UnknownRole};
 pub use run::{Owner, Restart, RunRecord, RunStatus, RunSummary, RunView, TaskStatus, TaskView};
 pub use subject::Root;
 pub use task::{Artifact, Ask, Content, ContextItem, Reply, Task};
+pub use text::acts;
 pub use usage::Usage;
 
 /// The version that every wire type of this build carries in its field `v`.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::limits;
+use super::{acts, limits};
 
 /// A relative path inside a workspace: `/` between names, nothing that leads out of it or means a device anywhere.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -54,8 +54,8 @@ fn fault(text: &str) -> Option<&'static str> {
     if text.starts_with('/') {
         return Some("it must be relative");
     }
-    if text.contains(['\\', ':', '<', '>', '"', '|', '?', '*']) || text.chars().any(char::is_control) {
-        return Some("it holds a character that means something else on some system");
+    if text.contains(['\\', ':', '<', '>', '"', '|', '?', '*']) || text.chars().any(acts) {
+        return Some("it holds a character that means something else on some system, or cannot be seen");
     }
     let names: Vec<&str> = text.split('/').collect();
     if names.len() > limits::PATH_DEPTH_MAX {
@@ -170,6 +170,8 @@ mod tests {
             "LPT9",
             "a\0b",
             "a\nb",
+            "a\u{202e}yp.exe",
+            "a\u{200b}.py",
             ".git/hooks/pre-commit",
             "a/.git/x",
             ".GIT/x",
