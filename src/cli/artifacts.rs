@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use super::answer::{out, write_files};
+use super::answer::{Replace, out, write_files};
 use super::args::ArtifactsArgs;
 use super::attach;
 use super::config::Config;
@@ -40,7 +40,7 @@ pub(super) async fn artifacts(config: &Config, args: ArtifactsArgs) -> anyhow::R
     match (&args.out, &args.name) {
         (None, None) => list(&files, &args),
         (None, Some(_)) if args.json => list(&files, &args),
-        (Some(folder), _) if folder != Path::new("-") => fetch(&reached.bus, &run, &files, folder).await,
+        (Some(folder), _) if folder != Path::new("-") => fetch(&reached.bus, &run, &files, (folder, args.force)).await,
         _ => print(&reached.bus, &run, &files, &args.what).await,
     }
 }
@@ -83,9 +83,11 @@ fn list(files: &[Artifact], args: &ArtifactsArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn fetch(bus: &Bus, run: &RunId, files: &[Artifact], folder: &Path) -> anyhow::Result<()> {
-    let got = Store::new(bus).artifacts.get_all(run, files).await?;
-    write_files(folder, &got)?;
+async fn fetch(bus: &Bus, run: &RunId, files: &[Artifact], to: (&Path, bool)) -> anyhow::Result<()> {
+    let (store, (folder, force)) = (Store::new(bus), to);
+    let got = store.artifacts.get_all(run, files).await?;
+    let attached = store.runs.goal(run).await?.map(|goal| goal.attachments).unwrap_or_default();
+    write_files(folder, &got, &if force { Replace::All } else { Replace::Attached(&attached) })?;
     say(&format!("{} files in {}", got.len(), folder.display()));
     Ok(())
 }

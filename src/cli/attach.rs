@@ -8,7 +8,7 @@ use anyhow::Context;
 use bytes::Bytes;
 
 use super::config::Config;
-use super::connection::Named;
+use super::connection::{DEFAULT_SERVER, Named};
 use super::exit::{Exit, ended};
 use crate::bus::{Bus, BusError, Embedded, EmbeddedConfig, Server, Storage, StreamSettings};
 use crate::wire::Role;
@@ -112,8 +112,9 @@ impl Reached {
     }
 }
 
-/// A server to read from, with or without a fleet on it: the named one, the project's own, the selected context's, the one at
-/// the default address; or else the project's own store, on a server that is started for this command alone.
+/// A server to read from: the named one, the project's own, the selected context's, all of them with or without a fleet; the
+/// one at the default address when it has something of this root; or else the project's own store, on a server that is
+/// started for this command alone.
 pub(super) async fn server(config: &Config) -> anyhow::Result<Reached> {
     let reached = |bus| Reached { bus, own: None };
     if let Some(named) = config.connections.named()? {
@@ -125,14 +126,22 @@ pub(super) async fn server(config: &Config) -> anyhow::Result<Reached> {
     if let Some(selected) = config.connections.selected()? {
         return Ok(reached(selected.connect(&config.root, "oarlock").await?));
     }
-    match Bus::connect(&config.connections.default()?.server, &config.root, "oarlock").await {
-        Ok(bus) => Ok(reached(bus)),
-        Err(BusError::Connect { .. }) if project_folder().join(STORE_FOLDER).is_dir() => own_store(config).await,
-        Err(error @ BusError::Connect { .. }) => {
-            Err(ended(Exit::Unreachable, format!("no fleet runs here: {:#}", anyhow::Error::from(error))))
-        }
-        Err(error) => Err(error.into()),
+    let at_default = match config.connections.default()?.connect(&config.root, "oarlock").await {
+        Ok(bus) if has_anything(&bus).await => return Ok(reached(bus)),
+        Ok(_) => format!("the server at {DEFAULT_SERVER} has nothing of root {}", config.root),
+        Err(error) => format!("{error:#}"),
+    };
+    match project_folder().join(STORE_FOLDER).is_dir() {
+        true => own_store(config).await,
+        false => Err(ended(Exit::Unreachable, format!("no fleet runs here: {at_default}; name another with --server"))),
     }
+}
+
+/// True when the server has a fleet of this root, or the streams of one.
+async fn has_anything(bus: &Bus) -> bool {
+    let stream = bus.js.get_stream(bus.root.tasks_stream());
+    let asked = tokio::time::timeout(Duration::from_millis(PING_MS_MAX), stream);
+    has_orchestrator(bus).await || matches!(asked.await, Ok(Ok(_)))
 }
 
 async fn own_store(config: &Config) -> anyhow::Result<Reached> {

@@ -1,14 +1,16 @@
 //! Settings: flag, then environment, then `./oarlock.toml`, then the user's file, then the default. The only reader of
 //! the environment in this crate.
 
+mod file;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::ColorChoice;
-use serde::Deserialize;
 
+pub(super) use self::file::File;
+use self::file::{Found, Place, find_files, read_file};
 use super::args::{Global, ModelArgs};
 use super::connection::Connections;
 use super::exit::{Exit, ended};
@@ -21,13 +23,8 @@ use crate::orchestrator::{Rules, RunSettings};
 use crate::roles::RoleSet;
 use crate::sandbox::{Choice, Python};
 use crate::sources::{ALLOWED_MAX, Allowed, Fetcher, Policy, Sources, Web};
-use crate::tools::ServerSpec;
+use crate::tools::{BadServer, ServerSpec};
 use crate::wire::{Role, Root, limits};
-
-/// Configuration file of a project.
-const PROJECT_FILE: &str = "oarlock.toml";
-/// Bytes of a configuration file.
-const FILE_BYTES_MAX: u64 = 256 * 1024;
 
 /// How long a finished run is kept unless configured: 30 days.
 const RETENTION_S: u64 = 30 * 24 * 3600;
@@ -58,46 +55,22 @@ pub(super) struct Config {
     /// How models are asked.
     pub(super) model_options: ModelOptions,
     mcp: BTreeMap<String, McpTable>,
-    file: Option<PathBuf>,
-}
-
-/// What a configuration file may say.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct File {
-    server: Option<String>,
-    root: Option<String>,
-    pub(super) model: Option<String>,
-    pub(super) base_url: Option<String>,
-    pub(super) prices: Option<PathBuf>,
-    pub(super) first_byte_s: Option<u64>,
-    pub(super) read_s: Option<u64>,
-    pub(super) provider_calls_max: HashMap<String, usize>,
-    pub(super) model_calls_max: HashMap<String, usize>,
-    roles: Option<PathBuf>,
-    sandbox: Option<String>,
-    python: Option<PathBuf>,
-    web: Option<String>,
-    web_allow: Vec<String>,
-    rework_max: Option<u32>,
-    exchanges_max: Option<usize>,
-    replicas: Option<usize>,
-    ack_wait_s: Option<u64>,
-    retention_s: Option<u64>,
-    slots: HashMap<String, usize>,
-    timeout_s: HashMap<String, u64>,
-    mcp: BTreeMap<String, McpTable>,
+    files: Vec<Found>,
 }
 
 impl Config {
     /// Reads flags, environment and files.
     pub(super) fn load(global: &Global) -> anyhow::Result<Self> {
         arm_failpoint()?;
-        let (file, path) = read_file(global.config.as_deref())?;
+        let files = find_files(global.config.as_deref())?;
+        let mut file = File::default();
+        for found in &files {
+            file = file.or(read_file(found)?);
+        }
         let variable = |name: &str, file: &Option<String>| variable_of(name).or_else(|| file.clone());
-        let configured = file.server.clone().zip(path.clone());
+        let configured = file.server.clone().zip(file.server_from.clone());
         let root = global.root.clone().or_else(|| variable("OARLOCK_ROOT", &file.root));
-        let roles = RoleSet::load(roles_folder(&file, path.as_deref())?.as_deref()).map_err(usage)?;
+        let roles = RoleSet::load(roles_folder(&file)?.as_deref()).map_err(usage)?;
         let sandbox = variable("OARLOCK_SANDBOX", &file.sandbox).unwrap_or_else(|| "auto".into());
         let cache = cache_folder();
         let runs = run_settings(&file, &roles)?;
@@ -125,11 +98,11 @@ impl Config {
             no_input: global.no_input,
             editor: variable_of("VISUAL").or_else(|| variable_of("EDITOR")),
             models: models::settings(&file),
-            model_options: models::options(&file, path.as_deref().and_then(Path::parent))?,
+            model_options: models::options(&file)?,
             mcp: file.mcp,
             roles,
             cache,
-            file: path,
+            files,
         })
     }
 
@@ -155,14 +128,20 @@ impl Config {
         }
     }
 
-    /// The tool servers that are configured, with the variables that they may see.
-    pub(super) fn tool_servers(&self) -> anyhow::Result<Vec<ServerSpec>> {
-        self.mcp.iter().map(|(name, table)| table.spec(name, &|name| std::env::var_os(name)).map_err(usage)).collect()
+    /// The tool servers that are configured, each with the variables that it may see, or what is wrong with its table.
+    pub(super) fn tool_servers(&self) -> impl Iterator<Item = (&str, Result<ServerSpec, BadServer>)> {
+        self.mcp.iter().map(|(name, table)| (name.as_str(), table.spec(name, &|name| std::env::var_os(name))))
     }
 
-    /// The configuration file in force, for child processes that stand elsewhere.
-    pub(super) fn file(&self) -> Option<&Path> {
-        self.file.as_deref()
+    /// The configuration files in force; what the first says comes before what the others say.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|found| found.path.as_path())
+    }
+
+    /// The configuration file that was named, for child processes. One that merely lies here they find, and distrust, by
+    /// themselves.
+    pub(super) fn named_file(&self) -> Option<&Path> {
+        self.files.iter().find(|found| found.place == Place::Named).map(|found| found.path.as_path())
     }
 }
 
@@ -184,52 +163,6 @@ pub(super) fn variable_of(name: &str) -> Option<String> {
 
 pub(super) fn usage(error: impl std::fmt::Display) -> anyhow::Error {
     ended(Exit::Usage, error.to_string())
-}
-
-fn read_file(named: Option<&Path>) -> anyhow::Result<(File, Option<PathBuf>)> {
-    let user = config_home().map(|folder| folder.join("oarlock/config.toml"));
-    let named = named.map(Path::to_owned).or_else(|| variable_of("OARLOCK_CONFIG").map(PathBuf::from));
-    let found = match named {
-        Some(file) => Some(file),
-        None => [Some(PathBuf::from(PROJECT_FILE)), user].into_iter().flatten().find(|file| file.is_file()),
-    };
-    let Some(path) = found else { return Ok((File::default(), None)) };
-    let shown = path.display().to_string();
-    let refused = |why: String| usage(format!("configuration file {shown}: {why}"));
-    let bytes = std::fs::metadata(&path).map_err(|error| refused(format!("{error}; `oarlock init` writes one")))?.len();
-    if bytes > FILE_BYTES_MAX {
-        return Err(refused(format!("it has {bytes} bytes, more than file_bytes_max {FILE_BYTES_MAX}")));
-    }
-    let text = std::fs::read_to_string(&path).map_err(|error| refused(error.to_string()))?;
-    let file: File = toml::from_str(&text).map_err(|error| {
-        refused(format!("{}\n  every setting: oarlock init DIR writes a file with all", error.to_string().trim_end()))
-    })?;
-    if path == Path::new(PROJECT_FILE)
-        && let Some(key) = untrusted(&file)
-    {
-        let why = "a file that merely lies here may not say who runs code or gets your key";
-        return Err(refused(format!("{key} is not taken from it: {why}; name it with --config if you trust it")));
-    }
-    let absolute = std::path::absolute(&path).context("find the configuration file")?;
-    Ok((file, Some(absolute)))
-}
-
-/// The setting of a project's file that could turn a stranger's folder against whoever runs the tool in it.
-fn untrusted(file: &File) -> Option<&'static str> {
-    let elsewhere = |text: &String| {
-        let host = reqwest::Url::parse(text).ok().and_then(|url| url.host_str().map(str::to_owned));
-        !host.is_some_and(|host| ["127.0.0.1", "localhost", "[::1]"].contains(&host.as_str()))
-    };
-    let off = |choice: &String| choice == "off";
-    match () {
-        () if file.python.is_some() => Some("python"),
-        () if file.web.as_ref().is_some_and(|web| web == "open") => Some("web = \"open\""),
-        () if !file.web_allow.is_empty() => Some("web_allow"),
-        () if !file.mcp.is_empty() => Some("mcp"),
-        () if file.sandbox.as_ref().is_some_and(off) => Some("sandbox = \"off\""),
-        () if file.base_url.as_ref().is_some_and(elsewhere) => Some("base_url of another machine"),
-        () => None,
-    }
 }
 
 /// `$XDG_CONFIG_HOME`, or under the home.
@@ -266,10 +199,9 @@ pub(super) fn number<T: std::str::FromStr>(variable: &str, file: Option<T>) -> a
     }
 }
 
-/// The folder of role files, `roles` of a configuration file from that file's folder.
-fn roles_folder(file: &File, path: Option<&Path>) -> anyhow::Result<Option<PathBuf>> {
-    let beside = |roles: &PathBuf| path.and_then(Path::parent).map_or_else(|| roles.clone(), |place| place.join(roles));
-    let folder = variable_of("OARLOCK_ROLES").map(PathBuf::from).or_else(|| file.roles.as_ref().map(beside));
+/// The folder of role files.
+fn roles_folder(file: &File) -> anyhow::Result<Option<PathBuf>> {
+    let folder = variable_of("OARLOCK_ROLES").map(PathBuf::from).or_else(|| file.roles.clone());
     match folder {
         Some(folder) if !folder.is_dir() => {
             let why = "name one that exists in OARLOCK_ROLES or roles; `oarlock init` writes the built-in ones";
@@ -359,26 +291,4 @@ fn by_role<T: Copy>(table: &HashMap<String, T>, name: &str) -> anyhow::Result<Ha
         Err(error) => Err(usage(format!("configuration table [{name}]: {error}"))),
     };
     table.iter().map(entry).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The file that `oarlock init` writes, with every default in force.
-    #[test]
-    fn the_file_of_a_new_project_knows_every_setting() {
-        let text = include_str!("init/oarlock.toml");
-        let settings = |line: &str| match line.strip_prefix('#') {
-            Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => rest.to_owned(),
-            _ => line.to_owned(),
-        };
-        let all = text.lines().map(settings).collect::<Vec<_>>().join("\n");
-        let file: File = toml::from_str(&all).unwrap();
-        let missing = format!("{file:?}").contains("None");
-        assert!(!missing && file.slots.len() == 1 && file.timeout_s.len() == 1, "{file:?}");
-        assert_eq!((file.rework_max, file.retention_s), (Some(limits::REWORK_MAX), Some(RETENTION_S)));
-        let as_written: File = toml::from_str(text).unwrap();
-        assert!(as_written.server.is_none() && untrusted(&as_written).is_none());
-    }
 }

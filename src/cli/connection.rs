@@ -93,7 +93,9 @@ impl Connections {
     pub(super) fn named(&self) -> anyhow::Result<Option<Named>> {
         let said = |urls: Option<String>, origin| (Parts { urls, ..Parts::default() }, origin);
         let of_flag = self.context.as_deref().map(|name| self.contexts.read(name)).transpose()?;
-        let named = (self.variable)("NATS_CONTEXT").filter(|_| !self.no_context && of_flag.is_none());
+        // A server that is named for Oarlock alone does not get the login of a context that all tools share.
+        let ours = self.flag.is_some() || (self.variable)("OARLOCK_SERVER").is_some();
+        let named = (self.variable)("NATS_CONTEXT").filter(|_| !self.no_context && !ours && of_flag.is_none());
         let of_variable = named.map(|name| self.contexts.read(&name)).transpose()?;
         let variable = |name| said((self.variable)(name), Origin::Said(name));
         let file = self.configured.clone();
@@ -108,7 +110,7 @@ impl Connections {
 
     /// The server of the context that is selected in the `nats` tool, unless that should not count.
     pub(super) fn selected(&self) -> anyhow::Result<Option<Named>> {
-        let Some(name) = self.contexts.selected().filter(|_| !self.no_context) else { return Ok(None) };
+        let Some(name) = self.selected_name()? else { return Ok(None) };
         let context = self.contexts.read(&name)?;
         let (server, origin) = self.merged(vec![(self.variables()?, Origin::Nobody), placed(context, true)])?;
         Ok(Some(Named { server, origin }))
@@ -132,8 +134,8 @@ impl Connections {
     }
 
     /// The name of the selected context, if it counts.
-    pub(super) fn selected_name(&self) -> Option<String> {
-        self.contexts.selected().filter(|_| !self.no_context)
+    pub(super) fn selected_name(&self) -> anyhow::Result<Option<String>> {
+        if self.no_context { Ok(None) } else { self.contexts.selected() }
     }
 
     /// The first address, the first login and the first of everything else that any place tells, in their order.

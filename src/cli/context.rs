@@ -1,6 +1,7 @@
 //! Contexts of the `nats` tool: `$XDG_CONFIG_HOME/nats/context/<name>.json`, and `context.txt` with the name of the selected
 //! one. What such a file asks for and Oarlock cannot do is refused by name, never left out.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64;
@@ -49,10 +50,19 @@ pub(super) struct NatsContext {
 
 impl Contexts {
     /// The name of the selected context, if one is.
-    pub(super) fn selected(&self) -> Option<String> {
-        let text = std::fs::read_to_string(self.folder.as_ref()?.join("context.txt")).ok()?;
-        let name = text.trim().to_owned();
-        (!name.is_empty()).then_some(name)
+    ///
+    /// # Errors
+    /// When it cannot be known: a goal must not go elsewhere because of that.
+    pub(super) fn selected(&self) -> anyhow::Result<Option<String>> {
+        let Some(file) = self.folder.as_ref().map(|folder| folder.join("context.txt")) else { return Ok(None) };
+        match std::fs::read_to_string(&file) {
+            Ok(text) => Ok(Some(text.trim().to_owned()).filter(|name| !name.is_empty())),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+            Err(error) => {
+                let how = "`nats context select` writes it anew, and --no-context goes without one";
+                Err(ended(Exit::Usage, format!("selected nats context ({}): {error}; {how}", file.display())))
+            }
+        }
     }
 
     /// Reads a context by its name, or from a file whose name ends in `.json`.

@@ -44,7 +44,7 @@ pub(super) fn report(error: &anyhow::Error) -> ExitCode {
     let text = format!("{error:#}").replace(|c: char| c.is_control() && c != '\n', " ");
     let next = next_step(error).map(|next| format!("\n  next: {next}")).unwrap_or_default();
     eprintln!("oarlock: {text}{next}");
-    ExitCode::from(code(error) as u8)
+    ExitCode::from(Exit::of(error) as u8)
 }
 
 /// What to do about an error that does not say so itself.
@@ -82,22 +82,27 @@ fn next_step(error: &anyhow::Error) -> Option<&'static str> {
     }
 }
 
-fn code(error: &anyhow::Error) -> Exit {
-    if let Some(ended) = error.downcast_ref::<Ended>() {
-        return ended.exit;
-    }
-    let store = error.downcast_ref::<StoreError>();
-    let bus = match store {
-        Some(StoreError::Bus(bus)) => Some(bus),
-        Some(StoreError::BadName { .. } | StoreError::TooLarge { .. }) => return Exit::Usage,
-        Some(StoreError::Contended { .. }) => return Exit::Conflict,
-        _ => error.downcast_ref::<BusError>(),
-    };
-    match bus {
-        Some(BusError::Denied { .. } | BusError::Forbidden { .. } | BusError::Credentials { .. }) => Exit::Denied,
-        Some(BusError::Connect { .. } | BusError::TooOld { .. } | BusError::NoJetStream { .. }) => Exit::Unreachable,
-        Some(BusError::Embedded { .. }) => Exit::Unreachable,
-        _ => Exit::Failed,
+impl Exit {
+    /// The end that an error leads to.
+    pub(super) fn of(error: &anyhow::Error) -> Exit {
+        if let Some(ended) = error.downcast_ref::<Ended>() {
+            return ended.exit;
+        }
+        let store = error.downcast_ref::<StoreError>();
+        let bus = match store {
+            Some(StoreError::Bus(bus)) => Some(bus),
+            Some(StoreError::BadName { .. } | StoreError::TooLarge { .. }) => return Exit::Usage,
+            Some(StoreError::Contended { .. }) => return Exit::Conflict,
+            _ => error.downcast_ref::<BusError>(),
+        };
+        match bus {
+            Some(BusError::Denied { .. } | BusError::Forbidden { .. } | BusError::Credentials { .. }) => Exit::Denied,
+            Some(BusError::Connect { .. } | BusError::TooOld { .. } | BusError::NoJetStream { .. }) => {
+                Exit::Unreachable
+            }
+            Some(BusError::Embedded { .. }) => Exit::Unreachable,
+            _ => Exit::Failed,
+        }
     }
 }
 

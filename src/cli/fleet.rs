@@ -115,7 +115,7 @@ impl LocalFleet {
 /// What every worker of this fleet is told; keys stay in the environment, which children inherit.
 fn arguments(config: &Config, url: &str, model: &ModelSource) -> Vec<String> {
     let mut arguments = vec!["--server".to_owned(), url.to_owned(), "--root".to_owned(), config.root.to_string()];
-    if let Some(file) = config.file() {
+    if let Some(file) = config.named_file() {
         arguments.extend(["--config".to_owned(), file.display().to_string()]);
     }
     match model {

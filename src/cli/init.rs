@@ -32,6 +32,11 @@ pub(super) fn init(args: &InitArgs) -> anyhow::Result<()> {
             return Err(ended(Exit::Conflict, format!("{} exists already: {why}", there.join(", "))));
         }
     }
+    let roles = folder.join("roles");
+    if roles.is_symlink() {
+        let why = "it is a link, which is not followed; nothing was written; remove it, or name another folder";
+        return Err(ended(Exit::Conflict, format!("{}: {why}", roles.display())));
+    }
     for (name, text) in &files {
         let path = folder.join(name);
         write(&path, text).with_context(|| format!("write {}", path.display()))?;

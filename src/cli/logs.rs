@@ -8,7 +8,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::answer::out;
+use super::answer::out_on;
 use super::args::LogsArgs;
 use super::attach;
 use super::config::Config;
@@ -31,8 +31,7 @@ pub(super) async fn logs(config: &Config, args: LogsArgs) -> anyhow::Result<()> 
     }
     let mut seen = 0;
     if !args.follow {
-        show(bus, &args, &mut seen).await?;
-        return Ok(());
+        return show(bus, &args, &mut seen).await.map(drop);
     }
     // The live copy only wakes us: what is shown is read from the stream, each event once and in its order.
     let mut live =
@@ -40,17 +39,31 @@ pub(super) async fn logs(config: &Config, args: LogsArgs) -> anyhow::Result<()> 
     let mut silent = 0;
     loop {
         let before = seen;
-        let finished = show(bus, &args, &mut seen).await?;
+        let shown = show(bus, &args, &mut seen).await?;
         silent = if seen == before { silent + 1 } else { 0 };
-        if (finished || silent >= SILENT_LOOKS) && is_over(bus, &args.run).await? {
-            show(bus, &args, &mut seen).await?;
-            return Ok(());
+        let asked = shown == Shown::Finished || silent >= SILENT_LOOKS;
+        if shown == Shown::Unread || (asked && is_over(bus, &args.run).await?) {
+            return show(bus, &args, &mut seen).await.map(drop);
         }
         if silent >= SILENT_LOOKS {
             silent = 0;
         }
-        let _ = tokio::time::timeout(Duration::from_millis(LOOK_MS), live.next()).await;
+        // What a model is writing is not stored.
+        let words = bus.root.tokens(&args.run);
+        let stored = async { while live.next().await.is_some_and(|heard| heard.subject.as_str() == words) {} };
+        let _ = tokio::time::timeout(Duration::from_millis(LOOK_MS), stored).await;
     }
+}
+
+/// How far the showing of events came.
+#[derive(PartialEq, Eq)]
+enum Shown {
+    /// There may be more.
+    All,
+    /// The last one says that the run is finished.
+    Finished,
+    /// Nobody reads any more.
+    Unread,
 }
 
 /// A run that was removed meanwhile is over as well.
@@ -59,19 +72,22 @@ async fn is_over(bus: &Bus, run: &RunId) -> anyhow::Result<bool> {
     Ok(recorded.is_none_or(|recorded| recorded.record.status.terminal()))
 }
 
-/// Prints the events after the sequence `seen`; true when the last one says that the run is finished.
-async fn show(bus: &Bus, args: &LogsArgs, seen: &mut u64) -> anyhow::Result<bool> {
-    let mut finished = false;
+/// Prints the events after the sequence `seen`.
+async fn show(bus: &Bus, args: &LogsArgs, seen: &mut u64) -> anyhow::Result<Shown> {
+    let mut shown = Shown::All;
     for kept in events_after(bus, &args.run, *seen).await? {
         *seen = kept.sequence;
         let Ok(event) = serde_json::from_slice::<Event>(&kept.payload) else { continue };
-        finished = event.kind == EventKind::Finished;
-        match args.json {
-            true => out(&as_json(&kept, &event)?)?,
-            false => out(&line(&kept, &event))?,
+        shown = if event.kind == EventKind::Finished { Shown::Finished } else { Shown::All };
+        let read = match args.json {
+            true => out_on(&as_json(&kept, &event)?)?,
+            false => out_on(&line(&kept, &event))?,
+        };
+        if !read {
+            return Ok(Shown::Unread);
         }
     }
-    Ok(finished)
+    Ok(shown)
 }
 
 /// The stored events of a run after a sequence.

@@ -35,8 +35,8 @@ pub(super) fn settings(file: &File) -> ModelSettings {
     }
 }
 
-/// How models are asked; `folder` is that of the configuration file.
-pub(super) fn options(file: &File, folder: Option<&Path>) -> anyhow::Result<ModelOptions> {
+/// How models are asked.
+pub(super) fn options(file: &File) -> anyhow::Result<ModelOptions> {
     let waits = Waits {
         first_byte: seconds("OARLOCK_FIRST_BYTE_S", "first_byte_s", file.first_byte_s, FIRST_BYTE_S)?,
         read: seconds("OARLOCK_READ_S", "read_s", file.read_s, READ_S)?,
@@ -54,14 +54,12 @@ pub(super) fn options(file: &File, folder: Option<&Path>) -> anyhow::Result<Mode
     let provider = limits("OARLOCK_PROVIDER_CALLS_MAX", "provider_calls_max", &file.provider_calls_max)?;
     let model = limits("OARLOCK_MODEL_CALLS_MAX", "model_calls_max", &file.model_calls_max)?;
     let calls = Arc::new(CallLimits::new(provider, model));
-    Ok(ModelOptions { waits, calls, prices: Arc::new(prices(file, folder)?) })
+    Ok(ModelOptions { waits, calls, prices: Arc::new(prices(file)?) })
 }
 
-/// The file of prices, `prices` of a configuration file from that file's folder.
-fn prices(file: &File, folder: Option<&Path>) -> anyhow::Result<Prices> {
-    let beside = |prices: &PathBuf| folder.map_or_else(|| prices.clone(), |folder| folder.join(prices));
-    let Some(path) = variable_of("OARLOCK_PRICES").map(PathBuf::from).or_else(|| file.prices.as_ref().map(beside))
-    else {
+/// The file of prices, over the built-in ones.
+fn prices(file: &File) -> anyhow::Result<Prices> {
+    let Some(path) = variable_of("OARLOCK_PRICES").map(PathBuf::from).or_else(|| file.prices.clone()) else {
         return Prices::built_in().map_err(usage);
     };
     let refused = |why: String| usage(format!("prices {}: {why}", path.display()));
@@ -108,15 +106,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prices_are_found_beside_the_file_that_names_them_and_nowhere_endless() {
+    fn a_file_of_prices_is_read_and_none_without_end() {
         let folder = tempfile::tempdir().unwrap();
         let own = "[models]\n\"openai/mine\" = { in = 1, out = 1 }\n";
         std::fs::write(folder.path().join("mine.toml"), own).unwrap();
         std::fs::write(folder.path().join("long.toml"), "#".repeat(PRICES_BYTES_MAX as usize + 1)).unwrap();
         let named = |name: &str| {
-            let mut file = File::default();
-            file.prices = Some(PathBuf::from(name));
-            prices(&file, Some(folder.path())).map(drop).map_err(|error| error.to_string())
+            let file = File { prices: Some(folder.path().join(name)), ..File::default() };
+            prices(&file).map(drop).map_err(|error| error.to_string())
         };
         assert_eq!(named("mine.toml"), Ok(()));
         assert!(named("none.toml").unwrap_err().contains("none.toml"));

@@ -8,7 +8,7 @@ use anyhow::Context;
 use async_nats::Subscriber;
 use bytes::Bytes;
 
-use super::answer::{self, Shape};
+use super::answer::{self, Replace, Shape};
 use super::args::{ModelArgs, OnInterrupt, RunArgs};
 use super::attach;
 use super::config::Config;
@@ -256,13 +256,32 @@ pub(super) async fn wait_for_run(
 
 async fn deliver(store: &Store, reply: &Reply, delivery: &Delivery) -> anyhow::Result<()> {
     let shape = if delivery.json { Shape::Json } else { Shape::Text };
-    if reply.failure().is_none() && !reply.artifacts().is_empty() {
-        let folder = delivery.out.clone().unwrap_or_else(|| Path::new("oarlock-out").join(reply.run.as_str()));
-        let files = store.artifacts.get_all(&reply.run, reply.artifacts()).await?;
-        answer::write_files(&folder, &files)?;
-        say(&format!("files in {}: {}", folder.display(), names(&files)));
+    let written = match reply.failure().is_none() && !reply.artifacts().is_empty() {
+        true => write_files(store, reply, delivery.out.as_deref()).await,
+        false => Ok(()),
+    };
+    answer::print(reply, shape, delivery.kept)?;
+    written
+}
+
+/// Writes the files where they were wanted, or, when something of the user's is in the way there, into a folder of the
+/// run's own, and says so in the error.
+async fn write_files(store: &Store, reply: &Reply, wanted: Option<&Path>) -> anyhow::Result<()> {
+    let files = store.artifacts.get_all(&reply.run, reply.artifacts()).await?;
+    let own = Path::new("oarlock-out").join(reply.run.as_str());
+    let put = |folder: &Path, replace: &Replace<'_>| {
+        let written = answer::write_files(folder, &files, replace);
+        written.inspect(|()| say(&format!("files in {}: {}", folder.display(), names(&files))))
+    };
+    let Some(wanted) = wanted else { return put(&own, &Replace::All) };
+    let attached = store.runs.goal(&reply.run).await?.map(|goal| goal.attachments).unwrap_or_default();
+    match put(wanted, &Replace::Attached(&attached)) {
+        Err(error) if Exit::of(&error) == Exit::Conflict => {
+            put(&own, &Replace::All)?;
+            Err(error.context(format!("the files are in {} instead of {}", own.display(), wanted.display())))
+        }
+        other => other,
     }
-    answer::print(reply, shape, delivery.kept)
 }
 
 fn names(files: &FileSet) -> String {

@@ -37,7 +37,7 @@ pub(super) async fn story(config: &Config, reached: &Reached, run: &RunId) -> an
 /// The error for a run that is not kept where it was looked for.
 pub(super) fn no_run(config: &Config, run: &RunId) -> anyhow::Error {
     let selected = match config.connections.named() {
-        Ok(None) => config.connections.selected_name(),
+        Ok(None) => config.connections.selected_name().unwrap_or_default(),
         _ => None,
     };
     let place = selected.map(|name| {

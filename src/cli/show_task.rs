@@ -41,8 +41,10 @@ struct Shown<'a> {
 struct Words {
     system: String,
     text: String,
-    /// True when the worker asked with exactly these words, false when it did not, nothing when nobody knows.
+    /// True when the worker began with exactly these words, false when it did not, nothing when nobody knows.
     as_sent: Option<bool>,
+    /// True when the role has tools: what it was told about them, its calls and what they said are not kept.
+    tools: bool,
 }
 
 pub(super) async fn show(
@@ -106,7 +108,8 @@ async fn prompt(config: &Config, store: &Store, retold: &Retold, one: &Try) -> O
     match Prompt::again(store, config.roles.get(one.role), &retold.task).await {
         Ok(prompt) => {
             let as_sent = sent.flatten().map(|hash| hash == prompt.hash()).or((!retold.exact).then_some(false));
-            Some(Words { system: prompt.system, text: prompt.text, as_sent })
+            let tools = !config.roles.get(one.role).tools.is_empty();
+            Some(Words { system: prompt.system, text: prompt.text, as_sent, tools })
         }
         Err(failure) => {
             tracing::warn!("the prompt of {} #{} cannot be made again: {failure}", one.task, one.attempt);
@@ -213,6 +216,9 @@ fn print_prompt(role: Role, one: &Shown<'_>) -> anyhow::Result<()> {
         return out("\n--- no model was asked");
     };
     let how = match words.as_sent {
+        Some(true) if words.tools => {
+            "as it began; what was said about tools, the calls and what they said are not kept".to_owned()
+        }
         Some(true) => "as it was sent".to_owned(),
         Some(false) => format!("NOT as it was sent: roles/{role}.md or its material has changed since, or it had more"),
         None => "made again; what was sent is not known".to_owned(),

@@ -25,7 +25,7 @@ pub(super) async fn up(config: &Config, args: UpArgs) -> anyhow::Result<()> {
         let what = "a fleet of this folder is up already; use it with `oarlock run`, look at it with `oarlock ps`";
         return Err(ended(Exit::Conflict, what));
     }
-    if let Some(name) = config.connections.selected_name() {
+    if let Some(name) = config.connections.selected_name()? {
         say(&format!(
             "the selected nats context {name:?} is left alone: this fleet has a server of its own, for this folder"
         ));

@@ -50,6 +50,10 @@ async fn a_context_of_the_nats_cli_names_the_server() {
         (&[("NATS_CONTEXT", "away")], &["ps", "--context", "team"], 0, ""),
         (&[("NATS_CONTEXT", "away"), ("NATS_URL", url)], &["ps"], 0, ""),
         (&[("NATS_CONTEXT", "away")], &["ps", "--server", url], 0, ""),
+        // A server that is named for Oarlock alone has nothing to do with a context, not even with a broken one.
+        (&[("NATS_CONTEXT", "nobody")], &["ps", "--server", url], 0, ""),
+        (&[("NATS_CONTEXT", "nobody"), ("OARLOCK_SERVER", url)], &["ps"], 0, ""),
+        (&[("NATS_CONTEXT", "nobody"), ("NATS_URL", url)], &["ps"], 2, "`nats context ls` lists"),
         (&[("NATS_URL", url)], &["ps", "--context", "away"], 8, "config/nats/context/away.json"),
         (&[], &["ps", "--server", NOWHERE], 8, "failed to reach NATS at nats://127.0.0.1:9"),
         (&[], &["ps", "--context", "nobody"], 2, "`nats context ls` lists"),

@@ -74,7 +74,7 @@ async fn what_is_missing_or_otherwise_is_named() {
     let file = server.file("no-folder", "").display().to_string();
     told(&[("OARLOCK_CACHE", &file)], "✗", "no-folder cannot be written", "OARLOCK_CACHE").await;
     told(&[("OARLOCK_PYTHON", "/no/python")], "✗", "no Python for tests", "OARLOCK_PYTHON").await;
-    told(&[("NATS_CONTEXT", "nobody")], "✗", "nats context \"nobody\"", "--no-context").await;
+    told(&[("NATS_SOCKS_PROXY", "socks5://x")], "✗", "NATS_SOCKS_PROXY is set", "--server URL").await;
     server.bus.js.delete_stream("OARLOCK_DEAD").await.unwrap();
     told(&[], "✗", "missing: stream OARLOCK_DEAD", "oarlock migrate").await;
     let bare = TestServer::bare().await;

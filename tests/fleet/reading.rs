@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use oarlock::wire::{Event, EventKind, RunView};
 use serde_json::Value;
 
-use crate::harness::{Ended, Fleet, TestServer, ended, until};
+use crate::harness::{Ended, Fleet, TestServer, clean, ended, until};
 use crate::snapshot::{alike, assert_snapshot};
 use crate::story::{SLOW_CAST, cast, slow_story, submit};
 use crate::tool::{assert_ended, tool};
@@ -138,6 +138,14 @@ async fn files(fleet: &Fleet, run: &str) {
     assert_eq!(good(fleet, &["artifacts", run, "README.md", "-o", "-"]).await, readme);
     assert_ended(&at(fleet, &["artifacts", run, "README.md", "-o", "one"]).await, 0, "1 files in one");
     assert_eq!(std::fs::read_dir(fleet.folder.path().join("one")).unwrap().count(), 1);
+    // A file of the user's is in nobody's gift.
+    let mine = fleet.folder.path().join("one/README.md");
+    std::fs::write(&mine, "mine").unwrap();
+    let refused = at(fleet, &["artifacts", run, "README.md", "-o", "one"]).await;
+    assert_ended(&refused, 5, "one/README.md is in the way of README.md: nothing was written");
+    assert_eq!(std::fs::read_to_string(&mine).unwrap(), "mine");
+    assert_ended(&at(fleet, &["artifacts", run, "README.md", "-o", "one", "--force"]).await, 0, "1 files in one");
+    assert_eq!(std::fs::read_to_string(&mine).unwrap(), readme);
     let coders = good(fleet, &["artifacts", &format!("{run}/t2")]).await;
     assert!(!coders.contains("README.md") && coders.contains("todo/"), "{coders}");
 }
@@ -173,4 +181,20 @@ async fn logs_follow_a_run_to_its_end() {
     assert!(server.view(&run).await.status.terminal(), "it ended before the run");
     assert_eq!(followed.out, good(&server, &["logs", &run, "--json"]).await, "an event was missed or told twice");
     assert!(lines(&followed.out).last().unwrap()["kind"] == "finished", "{followed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_end_when_nobody_reads_them() {
+    let server = TestServer::start().await;
+    let roles = [&SLOW_CAST[..], &[oarlock::wire::Role::Orchestrator]].concat();
+    let _workers = cast(&server, &slow_story(60_000), &roles).await;
+    let run = submit(&server, "make it").await.to_string();
+    let mut command = std::process::Command::new("bash");
+    command.current_dir(server.folder.path()).arg("-c");
+    command.arg("set -o pipefail; \"$TOOL\" logs \"$RUN\" -f --server \"$URL\" | head -1");
+    clean(&mut command);
+    command.env("TOOL", env!("CARGO_BIN_EXE_oarlock")).env("RUN", &run).env("URL", server.url());
+    let read = crate::harness::ended(command, b"").await;
+    assert_eq!((read.code, read.out.lines().count()), (Some(0), 1), "{read:?}");
+    assert!(!server.view(&run).await.status.terminal(), "the run was over before that could be seen");
 }

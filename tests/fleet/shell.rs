@@ -91,6 +91,12 @@ async fn a_new_project_is_read_and_never_overwritten() {
     assert_eq!(std::fs::read_to_string(&coder).unwrap(), text);
     assert_ended(&within(&named).await, 8, "failed to reach NATS");
     std::fs::remove_dir_all(mine.join("roles")).unwrap();
+    // A link may lead anywhere.
+    let outside = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(outside.path(), mine.join("roles")).unwrap();
+    assert_ended(&within(&["init", "--force"]).await, 5, "roles: it is a link");
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+    std::fs::remove_file(mine.join("roles")).unwrap();
     assert_ended(&within(&named).await, 2, "`oarlock init` writes the built-in ones");
 }
 

@@ -81,6 +81,16 @@ async fn run_prints_the_answer_alone_and_takes_goals_and_files_from_everywhere()
     assert_ended(&ended, 0, "pytest passed: 1 of 1 tests ok");
     let made = std::fs::read_to_string(fleet.folder.path().join("made/here/pkg/test_a.py")).unwrap();
     assert!(made.starts_with("def test_a()"), "{made}");
+    // What the user has there meanwhile stays; the files are delivered all the same.
+    fleet.file("made/here/pkg/test_a.py", "mine");
+    let ended = at(&fleet, &["run", "with files", "--attach", "notes.txt", "--out", "made/here"]).await;
+    assert_eq!((ended.code, &ended.out), (Some(5), &answer), "{ended:?}");
+    assert!(ended.err.contains("test_a.py is in the way"), "{ended:?}");
+    let run = ended.err.lines().find_map(|line| line.strip_prefix("run ")).unwrap();
+    let instead = fleet.folder.path().join("oarlock-out").join(run).join("pkg/test_a.py");
+    assert_eq!(std::fs::read_to_string(instead).unwrap(), made);
+    let kept = fleet.folder.path().join("made/here/pkg/test_a.py");
+    assert_eq!(std::fs::read_to_string(kept).unwrap(), "mine");
     let absolute = fleet.folder.path().join("notes.txt");
     let ended = at(&fleet, &["run", "with files", "--json", "--attach", absolute.to_str().unwrap()]).await;
     assert_eq!((ended.code, ended.out.lines().count()), (Some(0), 1), "{ended:?}");
@@ -198,18 +208,6 @@ async fn every_end_has_its_code_and_says_what_to_do() {
         let named = [arguments, &["--server", "nats://127.0.0.1:9"]].concat();
         assert_ended(&alone(&server, &named).await, 8, "failed to reach NATS at nats://127.0.0.1:9");
     }
-    for (line, says) in [
-        ("sandbox = \"off\"", "sandbox = \"off\" is not taken"),
-        ("python = \"./python\"", "python is not taken"),
-        ("base_url = \"http://localhost.example/v1\"", "base_url of another machine"),
-        ("web_allow = [\"10.0.0.0/8\"]", "web_allow is not taken"),
-        ("web = \"open\"", "web = \"open\" is not taken"),
-        ("web = \"some\"", "it can be \"off\", \"named\" or \"open\""),
-    ] {
-        server.file("oarlock.toml", &format!("{line}\n"));
-        assert_ended(&at(&server, &["ps"]).await, 2, says);
-    }
-    std::fs::remove_file(server.folder.path().join("oarlock.toml")).unwrap();
     let default_is_free = std::net::TcpStream::connect("127.0.0.1:4222").is_err();
     if have("no-default-nats", default_is_free, "something listens on 4222; stop it") && no_local_model() {
         let none = alone(&server, &["run", "x"]).await;
@@ -220,6 +218,30 @@ async fn every_end_has_its_code_and_says_what_to_do() {
         assert_ended(&alone(&server, &["run", "x", "--detach"]).await, 2, "oarlock up");
         assert_ended(&alone(&server, &["ps"]).await, 8, "oarlock up");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_merely_lies_here_is_trusted_with_little() {
+    let server = TestServer::start().await;
+    for (line, says) in [
+        ("sandbox = \"off\"", "sandbox = \"off\" is not taken"),
+        ("python = \"./python\"", "python is not taken"),
+        ("base_url = \"http://localhost.example/v1\"", "base_url of another machine"),
+        ("server = \"nats://nats.example:4222\"", "server of another machine"),
+        ("web_allow = [\"10.0.0.0/8\"]", "web_allow is not taken"),
+        ("web = \"open\"", "web = \"open\" is not taken"),
+        ("web = \"some\"", "it can be \"off\", \"named\" or \"open\""),
+    ] {
+        server.file("oarlock.toml", &format!("{line}\n"));
+        assert_ended(&at(&server, &["ps"]).await, 2, says);
+    }
+    // What the refusal advises is taken, by flag and by variable.
+    server.file("oarlock.toml", "python = \"./python\"\nserver = \"nats://127.0.0.1:9\"\n");
+    assert_ended(&alone(&server, &["ps"]).await, 2, "--config ");
+    assert_ended(&alone(&server, &["ps", "--config", "oarlock.toml"]).await, 8, "nats://127.0.0.1:9");
+    let mut named = tool(&server, &["ps"]);
+    named.env("OARLOCK_CONFIG", "oarlock.toml");
+    assert_ended(&ended(named, b"").await, 8, "nats://127.0.0.1:9");
 }
 
 #[tokio::test(flavor = "multi_thread")]

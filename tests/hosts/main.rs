@@ -21,6 +21,7 @@ mod host;
 
 mod clock;
 mod damage;
+mod default_address;
 mod disk;
 mod power;
 mod rights;

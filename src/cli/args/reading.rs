@@ -80,6 +80,9 @@ pub(in crate::cli) struct ArtifactsArgs {
     /// Write the files into this folder; "-" prints one file
     #[arg(long, short, value_name = "DIR")]
     pub(in crate::cli) out: Option<PathBuf>,
+    /// Replace files of other content that are there already
+    #[arg(long, requires = "out")]
+    pub(in crate::cli) force: bool,
     /// Print the list as JSON
     #[arg(long, short, conflicts_with = "out")]
     pub(in crate::cli) json: bool,

@@ -8,9 +8,10 @@ use crate::sources::Web;
 use crate::wire::limits;
 
 pub(super) fn settings(config: &Config) -> Line {
-    match config.file() {
-        Some(file) => ok(format!("settings: {}", file.display())),
-        None => ok("settings: the defaults; no file (`oarlock init` writes one)"),
+    let files: Vec<String> = config.files().map(|file| file.display().to_string()).collect();
+    match files.is_empty() {
+        false => ok(format!("settings: {}", files.join(", then "))),
+        true => ok("settings: the defaults; no file (`oarlock init` writes one)"),
     }
 }
 

@@ -113,7 +113,7 @@ async fn live(
             },
             changed = snapshots.changed() => match changed {
                 Ok(()) => screen.take(snapshots.borrow_and_update().clone()),
-                Err(_) => return Ok(()),
+                Err(_) => return Err(ended(Exit::Failed, "the reader of the store ended; -v says more, and watch again")),
             },
             () = tokio::time::sleep(Duration::from_millis(TICK_MS)) => {}
             _ = interrupt.recv() => return Err(ended(Exit::Interrupted, "interrupted")),
