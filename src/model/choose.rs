@@ -103,7 +103,7 @@ pub async fn choose(settings: &ModelSettings) -> Result<Option<Choice>, ModelErr
     }
     for provider in [Provider::Anthropic, Provider::OpenAi, Provider::Gemini] {
         if set(&settings.of(provider).api_key).is_some() {
-            let why = format!("{} is set and no model is named", provider.key_variable());
+            let why = format!("{} is set", provider.key_variable());
             return with_model(settings, provider, None, None, why).await.map(Some);
         }
     }
@@ -147,7 +147,10 @@ async fn explicit(settings: &ModelSettings, named: &str) -> Result<Choice, Model
     let why = format!("the model {named} is named");
     if let Some(provider) = provider {
         let base_url = set(&settings.base_url).or(set(&settings.of(provider).base_url));
-        return with_model(settings, provider, base_url, Some(model).filter(|model| !model.is_empty()), why).await;
+        return match model {
+            "" => with_model(settings, provider, base_url, None, format!("the provider {named} is named")).await,
+            model => with_model(settings, provider, base_url, Some(model), why).await,
+        };
     }
     // A bare name, which may have a slash of its own (Qwen/Qwen3-8B): whoever has a base URL serves it.
     let at = BASE_URL_ORDER.into_iter().find_map(|provider| Some((provider, set(&settings.of(provider).base_url)?)));
@@ -178,7 +181,11 @@ async fn with_model(
     model: Option<&str>,
     why: String,
 ) -> Result<Choice, ModelError> {
-    if let Some(model) = model.or(set(&settings.of(provider).model)) {
+    if let Some(model) = model {
+        return Ok(Choice { spec: settings.spec(provider, base_url, model)?, why });
+    }
+    if let Some(model) = set(&settings.of(provider).model) {
+        let why = format!("{why}; {} names the model", provider.model_variable());
         return Ok(Choice { spec: settings.spec(provider, base_url, model)?, why });
     }
     let default = DEFAULT_MODELS.iter().find(|(other, _)| *other == provider);
@@ -187,7 +194,7 @@ async fn with_model(
     match default.filter(|_| spec.is_at_vendor()) {
         Some(model) => {
             spec.model = model.to_owned();
-            Ok(Choice { spec, why: format!("{why}; {model} is the default") })
+            Ok(Choice { spec, why: format!("{why}; no model is named, and {model} is the default") })
         }
         None => {
             let limit = Duration::from_secs(LIST_S_MAX);

@@ -128,7 +128,11 @@ pub enum ModelError {
         waited: Duration,
     },
     /// The server does not have this model.
-    #[error("ask {peer}: the server does not have this model ({status}: {said}); it has {}; name one of them", has.join(", "))]
+    #[error(
+        "ask {peer}: the server does not have this model ({status}: {said}); it has {}; {}",
+        has.join(", "),
+        name_hint(served.as_deref())
+    )]
     UnknownModel {
         /// Whom we asked.
         peer: Arc<Peer>,
@@ -138,6 +142,8 @@ pub enum ModelError {
         said: String,
         /// The first of the models that it has.
         has: Vec<String>,
+        /// Its name for this model, when that is our `provider/model`, as gateways write it.
+        served: Option<String>,
     },
     /// The server understood, and will not answer this.
     #[error("ask {peer}: the request was refused ({status}: {said}); {}", request_hint(*status))]
@@ -262,6 +268,13 @@ fn unavailable_hint(peer: &Peer, status: Option<u16>, retry_after: Option<Durati
         (_, Some(_)) | (None, _) => "try again later".to_owned(),
         (Some(Provider::Ollama), None) => "check that `ollama serve` runs there".to_owned(),
         (Some(_), None) => "check the network and the base URL".to_owned(),
+    }
+}
+
+fn name_hint(served: Option<&str>) -> String {
+    match served {
+        Some(name) => format!("to ask this gateway for {name}, name openai/{name}"),
+        None => "name one of them".to_owned(),
     }
 }
 

@@ -20,7 +20,7 @@ use super::provider::Provider;
 use super::spec::ModelSpec;
 use super::stream::{Partial, is_about_streaming};
 use super::transport::{Streamed, Transport};
-use super::{ChatModel, ChatReply, ChatRequest, anthropic, estimate_usage, gemini, openai};
+use super::{ChatModel, ChatReply, ChatRequest, SchemaTold, Way, anthropic, estimate_usage, gemini, openai};
 
 /// How long a server has to list its models when it does not have the one that was asked for.
 const LIST_S_MAX: u64 = 5;
@@ -68,51 +68,57 @@ impl HttpModel {
 
     /// Asks, and once more without what the server turns out not to have.
     async fn ask(&self, request: &ChatRequest) -> Result<ChatReply, ModelError> {
-        let mut way = Way {
+        let mut asked = Asked {
             schema: request.schema.is_some() && !self.schema_refused.load(Ordering::Relaxed),
             stream: request.progress.is_some() && !self.stream_refused.load(Ordering::Relaxed),
         };
-        let first = way;
+        let first = asked;
         loop {
-            let error = match self.ask_once(request, way).await {
+            let error = match self.ask_once(request, asked).await {
                 Ok(reply) => {
-                    self.schema_refused.fetch_or(first.schema && !way.schema, Ordering::Relaxed);
-                    self.stream_refused.fetch_or(first.stream && !way.stream, Ordering::Relaxed);
+                    self.schema_refused.fetch_or(first.schema && !asked.schema, Ordering::Relaxed);
+                    self.stream_refused.fetch_or(first.stream && !asked.stream, Ordering::Relaxed);
                     return Ok(reply);
                 }
                 Err(error) => error,
             };
-            if way.schema && is_about_schema(&error) {
+            if asked.schema && is_about_schema(&error) {
                 tracing::warn!(model = %self.name, %error, "schema refused; the prompt carries it instead");
-                way.schema = false;
-            } else if way.stream && is_about_streaming(&error) {
+                asked.schema = false;
+            } else if asked.stream && is_about_streaming(&error) {
                 tracing::warn!(model = %self.name, %error, "streaming refused; answers come in one piece");
-                way.stream = false;
+                asked.stream = false;
             } else {
                 return Err(self.with_models(error).await);
             }
         }
     }
 
-    async fn ask_once(&self, request: &ChatRequest, way: Way) -> Result<ChatReply, ModelError> {
+    async fn ask_once(&self, request: &ChatRequest, asked: Asked) -> Result<ChatReply, ModelError> {
         let prompted = match &request.schema {
-            Some(output) if !way.schema => Some(with_schema_in_prompt(request, &output.schema)),
+            Some(output) if !asked.schema => Some(with_schema_in_prompt(request, &output.schema)),
             _ => None,
         };
         let sent = prompted.as_ref().unwrap_or(request);
         let body = match self.spec.provider {
-            Provider::OpenAi | Provider::Ollama => openai::body(&self.spec, sent, way.schema, way.stream),
-            Provider::Anthropic => anthropic::body(&self.spec, sent, way.schema, way.stream),
-            Provider::Gemini => gemini::body(sent, way.schema),
+            Provider::OpenAi | Provider::Ollama => openai::body(&self.spec, sent, asked.schema, asked.stream),
+            Provider::Anthropic => anthropic::body(&self.spec, sent, asked.schema, asked.stream),
+            Provider::Gemini => gemini::body(sent, asked.schema),
         };
+        let schema = match (&request.schema, asked.schema) {
+            (None, _) => SchemaTold::Nobody,
+            (Some(_), true) => SchemaTold::Server,
+            (Some(_), false) => SchemaTold::Model,
+        };
+        let way = |streamed| Way { schema, streamed };
         if let Some(sink) = &request.progress {
             sink.tell(Progress::Begun);
         }
-        let whole = match way.stream {
+        let whole = match asked.stream {
             true => {
                 let partial = Partial::new(request.progress.clone());
                 match self.transport.stream(self.stream_url(), &body, partial).await? {
-                    Streamed::Answer(answer) => return Ok(self.reply(sent, answer)),
+                    Streamed::Answer(answer) => return Ok(self.reply(sent, answer, way(true))),
                     Streamed::Whole(reply) => reply,
                 }
             }
@@ -127,10 +133,10 @@ impl HttpModel {
         if let Some(sink) = &request.progress {
             sink.tell(Progress::Text(&answer.text));
         }
-        Ok(self.reply(sent, answer))
+        Ok(self.reply(sent, answer, way(false)))
     }
 
-    fn reply(&self, sent: &ChatRequest, answer: Answer) -> ChatReply {
+    fn reply(&self, sent: &ChatRequest, answer: Answer, way: Way) -> ChatReply {
         // Servers that do not count send zeros or nothing.
         let counted = answer.usage.filter(|usage| usage.input > 0 || usage.output > 0);
         ChatReply {
@@ -138,6 +144,7 @@ impl HttpModel {
             text: answer.text,
             finish: answer.finish,
             model: answer.model.unwrap_or_else(|| self.spec.model.clone()),
+            way,
         }
     }
 
@@ -152,26 +159,28 @@ impl HttpModel {
         url
     }
 
-    /// A refusal that may mean that the model does not exist, with the models that do.
+    /// A refusal that may mean that the model does not exist, with the models that do. A bare 404 says so when a gateway lists
+    /// the model under our whole name for it.
     async fn with_models(&self, error: ModelError) -> ModelError {
-        match error {
-            ModelError::BadRequest { peer, status, said } if is_about_model(status, &said) => {
-                let listed = models(&self.transport, self.spec.provider, &self.base, Duration::from_secs(LIST_S_MAX));
-                match listed.await {
-                    Ok(listing) if listing.lacks(&self.spec.model) => {
-                        ModelError::UnknownModel { peer, status, said, has: shown(&listing.names) }
-                    }
-                    _ => ModelError::BadRequest { peer, status, said },
+        let ModelError::BadRequest { peer, status, said } = error else { return error };
+        let is_about_model = is_about_model(status, &said);
+        if is_about_model || status == 404 {
+            let limit = Duration::from_secs(LIST_S_MAX);
+            let listed = models(&self.transport, self.spec.provider, &self.base, limit).await;
+            if let Some(listing) = listed.ok().filter(|listing| listing.lacks(&self.spec.model)) {
+                let served = listing.names.iter().find(|name| **name == self.name).cloned();
+                if is_about_model || served.is_some() {
+                    return ModelError::UnknownModel { peer, status, said, has: shown(&listing.names), served };
                 }
             }
-            error => error,
         }
+        ModelError::BadRequest { peer, status, said }
     }
 }
 
 /// What is asked of a server beyond a completion.
 #[derive(Clone, Copy)]
-struct Way {
+struct Asked {
     /// The schema goes into the request, and not into the prompt.
     schema: bool,
     /// The answer is to come in pieces.
@@ -210,11 +219,14 @@ fn completion_url(spec: &ModelSpec, mut url: Url) -> Result<Url, ModelError> {
     Ok(url)
 }
 
-/// True for a refusal that complains about the schema or about structured output as such.
+/// True for a refusal that complains about the schema, about what a server made of it (llama.cpp: "Failed to initialize
+/// samplers: failed to parse grammar"), or about structured output as such.
 fn is_about_schema(error: &ModelError) -> bool {
     let ModelError::BadRequest { said, .. } = error else { return false };
     let said = said.to_ascii_lowercase();
-    ["schema", "response_format", "output_config", "structured output"].iter().any(|word| said.contains(word))
+    ["schema", "response_format", "output_config", "structured output", "grammar", "initialize samplers"]
+        .iter()
+        .any(|word| said.contains(word))
 }
 
 /// True for a refusal that may mean that there is no such model.

@@ -7,7 +7,7 @@
 use serde_json::Value;
 
 use super::repair::readings;
-use super::{ChatMessage, ChatModel, ChatRequest, Finish, ModelError, excerpt};
+use super::{ChatMessage, ChatModel, ChatRequest, Finish, ModelError, Way, excerpt};
 use crate::wire::Usage;
 
 /// Longest answer that is read as JSON.
@@ -32,8 +32,12 @@ pub struct JsonReply<T> {
     pub usage: Usage,
     /// True when the JSON had to be mended or asked for again.
     pub repaired: bool,
+    /// True when the first answer did not fit and a second question, which shows the schema, was asked.
+    pub asked_again: bool,
     /// The model that answered.
     pub model: String,
+    /// How the last question was asked, and how its answer came.
+    pub way: Way,
 }
 
 /// No JSON that fits.
@@ -138,7 +142,8 @@ pub async fn complete_json_checked<T: Send>(
         match judge.judge(&reply.text) {
             Ok((value, repaired)) => {
                 usage.repairs += u32::from(repaired);
-                return Ok(JsonReply { value, usage, repaired: repaired || asked_again, model: reply.model });
+                let (model, way) = (reply.model, reply.way);
+                return Ok(JsonReply { value, usage, repaired: repaired || asked_again, asked_again, model, way });
             }
             Err(found) => complaints = found,
         }

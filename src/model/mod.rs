@@ -160,6 +160,29 @@ pub struct ChatReply {
     pub usage: Usage,
     /// The model that answered, as the server names it.
     pub model: String,
+    /// How it was asked, and how the answer came.
+    pub way: Way,
+}
+
+/// How a completion was asked for, after what the server turned out not to have, and how it came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Way {
+    /// Who was told of the schema.
+    pub schema: SchemaTold,
+    /// True when the server sent the answer as a stream of events, and not whole.
+    pub streamed: bool,
+}
+
+/// Who was told which shape an answer must have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SchemaTold {
+    /// Nobody: there was no schema, or no server.
+    #[default]
+    Nobody,
+    /// The server, which took it. Some take a schema and do not heed it.
+    Server,
+    /// The model, in its prompt, because the server refused the schema.
+    Model,
 }
 
 /// Why a completion ended.

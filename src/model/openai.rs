@@ -7,7 +7,7 @@
 use serde_json::{Map, Value, json};
 
 use super::answer::Answer;
-use super::schema::{for_vendor, is_strict, wire_name};
+use super::schema::{for_grammar, for_vendor, is_strict, wire_name};
 use super::stream::Partial;
 use super::{Author, ChatRequest, Finish, ModelSpec, Provider};
 use crate::wire::Usage;
@@ -42,7 +42,7 @@ pub(super) fn body(spec: &ModelSpec, request: &ChatRequest, with_schema: bool, s
     body[limit] = request.max_output_tokens.into();
     if let Some(output) = request.schema.as_ref().filter(|_| with_schema) {
         // Local servers turn bounds into grammar, the vendor refuses some of them.
-        let schema = if is_vendor { for_vendor(&output.schema) } else { output.schema.clone() };
+        let schema = if is_vendor { for_vendor(&output.schema) } else { for_grammar(&output.schema) };
         body["response_format"] = json!({
             "type": "json_schema",
             "json_schema": {"name": wire_name(&output.name), "strict": is_strict(&schema), "schema": schema},

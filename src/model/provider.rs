@@ -44,6 +44,16 @@ impl Provider {
         }
     }
 
+    /// The variable that names the model when nothing else does, for people.
+    pub(super) fn model_variable(self) -> &'static str {
+        match self {
+            Self::OpenAi => "OPENAI_MODEL",
+            Self::Anthropic => "ANTHROPIC_MODEL",
+            Self::Gemini => "GEMINI_MODEL",
+            Self::Ollama => "OLLAMA_MODEL",
+        }
+    }
+
     /// The vendor's own address.
     pub(super) fn default_base(self) -> &'static str {
         match self {

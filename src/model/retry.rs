@@ -90,7 +90,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
-    use crate::model::{CallContext, ChatMessage, Finish, Peer};
+    use crate::model::{CallContext, ChatMessage, Finish, Peer, Way};
     use crate::wire::Usage;
 
     /// Fails with what it is given, one after the other, then answers; keeps the times at which it was asked.
@@ -110,6 +110,7 @@ mod tests {
                     finish: Finish::Stop,
                     usage: Usage::default(),
                     model: "m".into(),
+                    way: Way::default(),
                 }),
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! The vendors take subsets: Anthropic and OpenAI want objects closed, OpenAI's strict mode wants every property
 //! required, and bounds on numbers, lengths and counts are refused with a 400; so is an object of any shape, which is
-//! left out where there is a choice. The reply is checked against the whole schema afterwards (`json.rs`), so another one
+//! left out where there is a choice. Local servers make a grammar of the schema and take all but large counts. The reply is checked against the whole schema afterwards (`json.rs`), so another one
 //! on the wire costs nothing but a rare second question.
 
 use serde_json::{Map, Value};
@@ -28,6 +28,11 @@ const VALUE_BOUNDS: [&str; 14] = [
     "default",
 ];
 
+/// Counts that a server that makes a grammar of a schema repeats a rule by.
+const COUNTS: [&str; 4] = ["minLength", "maxLength", "minItems", "maxItems"];
+/// Largest count that such a server is sent: llama.cpp refuses a grammar that repeats anything 2000 times.
+const COUNT_MAX: u64 = 1_000;
+
 /// Keywords whose value is a map from names to schemas.
 const SCHEMA_MAPS: [&str; 3] = ["properties", "$defs", "definitions"];
 
@@ -36,6 +41,26 @@ pub(super) fn for_vendor(schema: &Value) -> Value {
     match schema {
         Value::Object(map) => Value::Object(object_for_vendor(map)),
         Value::Array(items) => Value::Array(items.iter().map(for_vendor).collect()),
+        other => other.clone(),
+    }
+}
+
+/// `schema` without the counts that are too large for a grammar; smaller bounds help a small model.
+pub(super) fn for_grammar(schema: &Value) -> Value {
+    let too_large = |key: &str, value: &Value| COUNTS.contains(&key) && value.as_u64() > Some(COUNT_MAX);
+    match schema {
+        Value::Object(map) => {
+            let kept = map.iter().filter(|(key, value)| !too_large(key, value));
+            let sent = |key: &String, value: &Value| match value {
+                Value::Object(named) if SCHEMA_MAPS.contains(&key.as_str()) => {
+                    named.iter().map(|(name, schema)| (name.clone(), for_grammar(schema))).collect()
+                }
+                _ if matches!(key.as_str(), "enum" | "const" | "default" | "examples") => value.clone(),
+                _ => for_grammar(value),
+            };
+            kept.map(|(key, value)| (key.clone(), sent(key, value))).collect()
+        }
+        Value::Array(items) => items.iter().map(for_grammar).collect(),
         other => other.clone(),
     }
 }
@@ -138,6 +163,29 @@ mod tests {
         assert!(is_strict(&for_vendor(&schema)) && !is_strict(&schema));
         let only = json!({"anyOf": [{"type": "object"}]});
         assert_eq!(for_vendor(&only), only);
+    }
+
+    #[test]
+    fn a_grammar_gets_no_count_that_it_cannot_repeat() {
+        let schema = json!({
+            "type": "array", "maxItems": 200, "items": {
+                "type": "object", "required": ["maxLength"],
+                "properties": {
+                    "maxLength": {"type": "string", "minLength": 1, "maxLength": 16000},
+                    "default": {"enum": [{"maxItems": 5000}], "maxItems": 1001}
+                }
+            }
+        });
+        let expected = json!({
+            "type": "array", "maxItems": 200, "items": {
+                "type": "object", "required": ["maxLength"],
+                "properties": {
+                    "maxLength": {"type": "string", "minLength": 1},
+                    "default": {"enum": [{"maxItems": 5000}]}
+                }
+            }
+        });
+        assert_eq!(for_grammar(&schema), expected);
     }
 
     #[test]

@@ -19,7 +19,9 @@ use super::progress::Progress;
 use super::repair::readings;
 use super::rules::{Counts, compare, nearest};
 use super::script::{Fault, Response, RuleAnswer, Says, Script, ScriptError};
-use super::{Author, CallContext, ChatModel, ChatReply, ChatRequest, Finish, OutputSchema, estimate_usage, excerpt};
+use super::{
+    Author, CallContext, ChatModel, ChatReply, ChatRequest, Finish, OutputSchema, Way, estimate_usage, excerpt,
+};
 
 /// What the log says at each call of a scripted model, once.
 pub const COMPLETION: &str = "a completion is asked for";
@@ -118,7 +120,7 @@ impl ScriptedModel {
             sink.tell(Progress::Begun);
             sink.tell(Progress::Text(&text));
         }
-        ChatReply { text, finish, usage, model: self.name.clone() }
+        ChatReply { text, finish, usage, model: self.name.clone(), way: Way::default() }
     }
 }
 

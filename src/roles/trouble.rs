@@ -89,7 +89,7 @@ mod tests {
             (ModelError::Settings(said()), ModelRequest, Retry::Never),
             (ModelError::BadRequest { peer: peer(), status: 400, said: said() }, ModelRequest, Retry::Never),
             (
-                ModelError::UnknownModel { peer: peer(), status: 404, said: said(), has: Vec::new() },
+                ModelError::UnknownModel { peer: peer(), status: 404, said: said(), has: Vec::new(), served: None },
                 ModelRequest,
                 Retry::Never,
             ),

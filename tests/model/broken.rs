@@ -6,7 +6,7 @@ use std::sync::{LazyLock, Mutex};
 
 use async_trait::async_trait;
 use oarlock::model::{
-    ChatModel, ChatReply, ChatRequest, Finish, JsonError, JsonReply, ModelError, OutputSchema, complete_json,
+    ChatModel, ChatReply, ChatRequest, Finish, JsonError, JsonReply, ModelError, OutputSchema, Way, complete_json,
 };
 use oarlock::wire::Usage;
 use proptest::prelude::*;
@@ -44,7 +44,7 @@ impl ChatModel for Saying {
     async fn complete(&self, _: &ChatRequest) -> Result<ChatReply, ModelError> {
         let text = self.0.lock().unwrap().pop().unwrap_or_default();
         let usage = Usage { calls: 1, input: 10, output: 2, ..Usage::default() };
-        Ok(ChatReply { text, finish: Finish::Stop, usage, model: "saying".into() })
+        Ok(ChatReply { text, finish: Finish::Stop, usage, model: "saying".into(), way: Way::default() })
     }
 
     fn name(&self) -> &str {

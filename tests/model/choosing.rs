@@ -69,9 +69,10 @@ async fn keys_are_tried_in_order_and_defaults_can_be_replaced() {
     let one = ModelSettings { openai: ProviderSettings::default(), ..two };
     let (provider, model, why) = chosen(&one).await;
     assert_eq!((provider, model.as_str()), (Provider::Gemini, "gemini-3.8-flash"));
-    assert!(why.contains("GEMINI_API_KEY"), "{why}");
+    assert!(why.contains("GEMINI_API_KEY") && why.contains("no model is named"), "{why}");
     let replaced = ModelSettings { anthropic: ProviderSettings { model: Some("mine".into()), ..key("a") }, ..all };
-    assert_eq!(chosen(&replaced).await.1, "mine");
+    let (_, model, why) = chosen(&replaced).await;
+    assert_eq!((model.as_str(), why.as_str()), ("mine", "ANTHROPIC_API_KEY is set; ANTHROPIC_MODEL names the model"));
     let bad = ModelSettings { anthropic: key("a\n"), ..nothing() };
     assert!(choose(&bad).await.unwrap_err().to_string().contains("line break"));
 }

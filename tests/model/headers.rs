@@ -261,6 +261,14 @@ async fn a_model_that_the_server_does_not_have_is_told_with_those_that_it_has() 
         assert!(text.contains(shown) && text.contains(said) && text.len() < 500, "{provider}: {text}");
         assert!(!text.contains("model-9"), "the list is cut: {text}");
         assert_eq!(gaps.len(), 1, "{provider}: one look at the list");
+        // A gateway's own name for it has our provider before it, however far down its list.
+        let own = format!("{}/m", provider.id());
+        let far: Vec<&str> = many.iter().copied().chain([own.as_str()]).collect();
+        let list = answer(200, &json!({}), &data(&far).to_string());
+        let said_little = answer(404, &json!({}), "Not Found");
+        let (told, _) = outcome(mountebank, provider, false, vec![said_little, list]).await;
+        let text = told.unwrap_err().to_string();
+        assert!(text.contains(&format!("to ask this gateway for {own}, name openai/{own}")), "{text}");
         // A list that has it, by whichever name, or has more than it shows, or none at all: then it was something else.
         let paged = [
             json!({"data": [{"id": "a"}], "has_more": true}),

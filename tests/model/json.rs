@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use oarlock::model::{
-    Author, ChatModel, ChatReply, ChatRequest, Finish, JsonError, ModelError, complete_json, complete_json_checked,
+    Author, ChatModel, ChatReply, ChatRequest, Finish, JsonError, ModelError, Way, complete_json, complete_json_checked,
 };
 use oarlock::wire::Usage;
 use serde_json::json;
@@ -39,7 +39,7 @@ impl ChatModel for Saying {
         let reply = self.replies.lock().unwrap().pop();
         let (text, finish) = reply.ok_or_else(|| ModelError::Settings("nothing more to say".into()))?;
         let usage = Usage { calls: 1, input: 10, output: 2, ..Usage::default() };
-        Ok(ChatReply { text, finish, usage, model: "stub".into() })
+        Ok(ChatReply { text, finish, usage, model: "stub".into(), way: Way::default() })
     }
 
     fn name(&self) -> &str {

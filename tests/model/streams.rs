@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use oarlock::model::{
     CallLimits, ChatModel, ChatReply, ChatRequest, Finish, HttpModel, ModelError, ModelOptions, Progress, ProgressSink,
-    Provider, Script, ScriptedModel, Waits,
+    Provider, SchemaTold, Script, ScriptedModel, Waits, Way,
 };
 use serde_json::json;
 
@@ -47,6 +47,7 @@ async fn the_pieces_are_the_whole_in_all_three_formats() {
         assert_eq!((reply.text.as_str(), reply.finish), (words, Finish::Stop), "{provider}");
         assert_eq!((reply.usage.input, reply.usage.output), (123, 45), "{provider}");
         assert!(!reply.usage.estimated, "{provider}");
+        assert_eq!(reply.way, Way { schema: SchemaTold::Server, streamed: true }, "{provider}");
         let heard = heard.lock().unwrap().clone();
         assert_eq!(heard[0], None, "{provider}");
         let pieces: Vec<String> = heard[1..].iter().map(|piece| piece.clone().unwrap()).collect();

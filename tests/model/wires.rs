@@ -1,6 +1,8 @@
 //! What goes over the wire to each provider, and what is read from its replies.
 
-use oarlock::model::{ChatMessage, Finish, HttpModel, ModelError, ModelSpec, Provider, Waits};
+use oarlock::model::{
+    ChatMessage, ChatModel, Finish, HttpModel, ModelError, ModelSpec, Provider, SchemaTold, Waits, Way,
+};
 use serde_json::{Value, json};
 
 use crate::support::{Act, Seen, Server, ask, request, spec, with_schema};
@@ -30,6 +32,7 @@ async fn openai_names_limits_and_key_are_sent_as_given() {
         asked.messages.extend([ChatMessage::assistant("yes?"), ChatMessage::user("go")]);
         let reply = ask(&spec(Provider::OpenAi, &format!("{}/v1/", server.url), model), &asked).await.unwrap();
         assert_eq!((reply.text.as_str(), reply.finish, reply.model.as_str()), ("hi", Finish::Stop, "served-name"));
+        assert_eq!(reply.way, Way { schema: SchemaTold::Server, streamed: false });
         let usage = reply.usage;
         assert_eq!((usage.calls, usage.input, usage.output), (1, 100, 7));
         assert_eq!((usage.cache_read, usage.cache_write, usage.estimated), (60, 5, false));
@@ -151,17 +154,25 @@ async fn missing_usage_is_estimated_and_says_so() {
 
 #[tokio::test]
 async fn a_server_without_structured_output_gets_the_schema_in_the_prompt() {
-    let refusal = json!({"error": {"message": "This response_format type is unavailable now"}});
-    let acts = vec![Act::Answer(400, "", refusal.to_string()), Act::ok(&openai_reply("{\"answer\":\"x\"}", "stop"))];
-    let server = Server::start(acts).await;
-    let model = HttpModel::new(&spec(Provider::OpenAi, &server.url, "m"), Waits::default()).unwrap();
-    for _ in 0..2 {
-        oarlock::model::ChatModel::complete(&model, &with_schema(request("hello"))).await.unwrap();
-    }
-    let seen = server.seen();
-    assert_eq!(seen.len(), 3, "refused once, then known");
-    for seen in &seen[1..] {
-        assert!(seen.body.get("response_format").is_none());
-        assert!(seen.body["messages"][0]["content"].as_str().unwrap().contains("JSON Schema"));
+    // The second and third are llama.cpp's.
+    for said in [
+        "This response_format type is unavailable now",
+        "Failed to initialize samplers: failed to parse grammar",
+        "Failed to parse grammar",
+    ] {
+        let refusal = json!({"error": {"code": 400, "type": "invalid_request_error", "message": said}});
+        let fits = Act::ok(&openai_reply("{\"answer\":\"x\"}", "stop"));
+        let server = Server::start(vec![Act::Answer(400, "", refusal.to_string()), fits]).await;
+        let model = HttpModel::new(&spec(Provider::OpenAi, &server.url, "m"), Waits::default()).unwrap();
+        for _ in 0..2 {
+            let reply = model.complete(&with_schema(request("hello"))).await.unwrap();
+            assert_eq!(reply.way, Way { schema: SchemaTold::Model, streamed: false }, "{said}");
+        }
+        let seen = server.seen();
+        assert_eq!(seen.len(), 3, "{said}: refused once, then known");
+        for seen in &seen[1..] {
+            assert!(seen.body.get("response_format").is_none());
+            assert!(seen.body["messages"][0]["content"].as_str().unwrap().contains("JSON Schema"));
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use oarlock::model::{
     CallContext, ChatMessage, ChatModel, ChatReply, ChatRequest, Finish, JsonError, ModelError, OutputSchema, Script,
-    ScriptedModel, complete_json, complete_json_checked,
+    ScriptedModel, Way, complete_json, complete_json_checked,
 };
 use oarlock::wire::plan::Proposal;
 use oarlock::wire::{Plan, Role, Usage};
@@ -31,7 +31,7 @@ impl ChatModel for Saying {
     async fn complete(&self, request: &ChatRequest) -> Result<ChatReply, ModelError> {
         let text = if request.messages.len() == 1 { self.0.clone() } else { "no".to_owned() };
         let usage = Usage { calls: 1, input: u64::MAX / 2 + 1, output: 2, ..Usage::default() };
-        Ok(ChatReply { text, finish: Finish::Stop, usage, model: "saying".to_owned() })
+        Ok(ChatReply { text, finish: Finish::Stop, usage, model: "saying".to_owned(), way: Way::default() })
     }
 
     fn name(&self) -> &str {
