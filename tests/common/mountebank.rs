@@ -70,6 +70,7 @@ pub struct Served {
 
 impl Served {
     /// When it was asked, in milliseconds since 1970.
+    #[allow(dead_code, reason = "not every test binary looks")]
     pub async fn asked_ms(&self) -> Vec<i128> {
         let told = client().get(&self.about).send().await.unwrap();
         let told: Value = serde_json::from_slice(&told.bytes().await.unwrap()).unwrap();

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use oarlock::bus::StreamSettings;
 use oarlock::wire::Role;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::aimock_process::Aimock;
 use crate::harness::{Ended, TestServer, ended};
 use crate::snapshot::assert_snapshot;
 use crate::tool::{script, tool};
@@ -80,30 +79,4 @@ async fn what_is_missing_or_otherwise_is_named() {
     let bare = TestServer::bare().await;
     let report = doctor(&bare, &[], &[]).await.out;
     assert!(report.contains("! no stream of root oarlock is there\n    fix: oarlock worker orchestrator"), "{report}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_model_is_tried_with_one_small_call() {
-    let says = |words: &str, content: &str, usage: Value| json!({ "match": { "userMessage": words }, "response": { "content": content, "usage": usage } });
-    let usage = json!({ "prompt_tokens": 31, "completion_tokens": 5, "total_tokens": 36 });
-    let fit = json!([says("What is 2 + 3?", "{\"sum\": 5}", usage.clone())]);
-    let again = says("That answer cannot be used", "Five, I said.", usage.clone());
-    let unfit = json!([says("What is 2 + 3?", "It is five.", usage), again]);
-    let (Some(fit), Some(unfit)) = (Aimock::start(fit).await, Aimock::start(unfit).await) else { return };
-    let server = TestServer::start().await;
-    let tried = async |url: &str| doctor(&server, &[], &["--model=openai/gpt-test", "--base-url", url]).await.out;
-    let good = tried(&fit.url).await;
-    for part in [
-        "✓ model openai/gpt-test",
-        "✓ the model answers, in ",
-        "✓ schema: the answer fits at once",
-        "✓ usage: 31 tokens in, 5 out",
-        "✓ cache: ",
-    ] {
-        assert!(good.contains(part), "{part}: {good}");
-    }
-    let bad = tried(&unfit.url).await;
-    assert!(bad.contains("✗ schema: its answer does not fit") && bad.contains("fix: take a larger model"), "{bad}");
-    let nobody = tried("http://127.0.0.1:9").await;
-    assert!(nobody.contains("✗ the model does not answer") && nobody.contains("127.0.0.1:9"), "{nobody}");
 }

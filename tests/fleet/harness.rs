@@ -241,7 +241,7 @@ pub fn oarlock(server: &TestServer) -> Command {
 pub fn clean(command: &mut Command) {
     for (name, _) in std::env::vars() {
         let ours = name.starts_with("OARLOCK_") && !["OARLOCK_CACHE", "OARLOCK_NATS_SERVER"].contains(&name.as_str());
-        let model = name.ends_with("_API_KEY") || name.ends_with("_BASE_URL");
+        let model = ["_API_KEY", "_BASE_URL", "_MODEL"].iter().any(|end| name.ends_with(end));
         if ours || model || name.starts_with("NATS_") {
             command.env_remove(name);
         }

@@ -22,6 +22,7 @@ mod crash;
 mod dead;
 mod deploy;
 mod doctor;
+mod doctor_model;
 mod doors;
 mod drain;
 mod fence;
@@ -34,6 +35,8 @@ mod later;
 mod mcp;
 mod mcp_servers;
 mod migrate;
+#[path = "../common/mountebank.rs"]
+mod mountebank_process;
 mod nats_cli;
 #[path = "../common/npm.rs"]
 mod npm;
