@@ -32,18 +32,25 @@ GOALS = [
 ]
 READY_S_MAX = 120
 STOP_S_MAX = 60
+KILLED_S_MAX = 10
 EXIT_TIMEOUT = 7
 WORDS_CHARS_MAX = 160
 
 
 def main():
     options, up = arguments()
-    # The fleet is stopped on every way out.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("it was told to stop"))
     tool = os.path.abspath(options.oarlock) if os.sep in options.oarlock else options.oarlock
     folder = options.keep or tempfile.mkdtemp(prefix="oarlock-real-model-")
-    fleet = start(tool, folder, up)
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, "fleet.log")
+    # The fleet is stopped on every way out. A SIGTERM waits until there is a fleet to stop, and a `try` that stops it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("it was told to stop"))
+    with open(path, "wb") as log:
+        fleet = start(tool, folder, up, log)
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        ready(fleet, path)
         rows = []
         print("| goal | plan valid at attempt | pytest passed at attempt | calls | tokens in / out | time | outcome |")
         print("|---|---|---|---|---|---|---|", flush=True)
@@ -53,8 +60,7 @@ def main():
         count = {what: sum(row[what] for row in rows) for what in ("planned", "passed", "completed")}
         print(f"\nOf {len(rows)} goals: {count['planned']} valid plans, {count['passed']} passed pytest, {count['completed']} completed.")
     finally:
-        fleet.send_signal(signal.SIGTERM)
-        fleet.wait(STOP_S_MAX)
+        stop(fleet)
 
 
 def arguments():
@@ -66,20 +72,47 @@ def arguments():
     return parser.parse_known_args()
 
 
-def start(tool, folder, up):
-    """A fleet of its own, whose store is in the folder; what it says goes to fleet.log there."""
-    os.makedirs(folder, exist_ok=True)
-    path = os.path.join(folder, "fleet.log")
-    fleet = subprocess.Popen([tool, "up", *up], cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=open(path, "wb"))
+def start(tool, folder, up, log):
+    """A fleet of its own, in a session of its own, whose store is in the folder; what it says goes to the log."""
+    command = [tool, "up", *up]
+    # The fleet hears the signals that wait here.
+    unblock = lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    none = subprocess.DEVNULL
+    return subprocess.Popen(command, cwd=folder, stdin=none, stdout=none, stderr=log, start_new_session=True, preexec_fn=unblock)
+
+
+def ready(fleet, path):
+    """Waits until the fleet says that it is ready."""
     until = time.monotonic() + READY_S_MAX
-    while time.monotonic() < until and fleet.poll() is None:
+    while True:
+        # Before its log is read: what it said at its end is then in it.
+        ended = fleet.poll()
         with open(path, encoding="utf-8", errors="replace") as log:
-            if any(line.startswith("ready") for line in log):
-                return fleet
+            said = log.read()
+        if ended is not None:
+            sys.exit(f"the fleet ended by itself, with code {ended}; it said:\n{said}")
+        if any(line.startswith("ready") for line in said.splitlines()):
+            return
+        if time.monotonic() >= until:
+            sys.exit(f"the fleet is not ready after {READY_S_MAX} s; it said:\n{said}")
         time.sleep(0.1)
+
+
+def stop(fleet):
+    """Ends the fleet, by force when it does not go; a second SIGTERM does not end the wait."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if fleet.poll() is not None:
+        return
     fleet.terminate()
-    with open(path, encoding="utf-8", errors="replace") as log:
-        sys.exit(f"the fleet is not ready after {READY_S_MAX} s; it said:\n{log.read()}")
+    try:
+        fleet.wait(STOP_S_MAX)
+    except BaseException as error:
+        # Its workers and its server end with it.
+        fleet.kill()
+        fleet.wait(KILLED_S_MAX)
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+        print(f"the fleet did not end within {STOP_S_MAX} s and was killed", file=sys.stderr)
 
 
 def row(tool, folder, goal, goal_s):
@@ -111,12 +144,14 @@ def told(view, took_s):
     roles = ", ".join(task["role"] for task in tasks if task["id"] not in ("plan", "answer"))
     words = " ".join((view.get("failure") or {}).get("message", view["status"]).split())
     words = words if len(words) <= WORDS_CHARS_MAX else words[:WORDS_CHARS_MAX] + "…"
+    # What the server did not count is an estimate, and looks like one.
+    about = "≈ " if usage.get("estimated") else ""
     cells = [
         view["goal"],
         f"{plan['attempt']}: {roles}" if planned else "no",
         str(max(task["attempt"] for task in checks)) if passed else "no",
         str(usage["calls"]),
-        f"{usage['input']} / {usage['output']}",
+        f"{about}{usage['input']} / {about}{usage['output']}",
         f"{took_s:.0f} s",
         words.replace("|", "\\|"),
     ]
