@@ -106,6 +106,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn waits_and_limits_are_taken_from_a_file_and_nonsense_is_refused() {
+        let read = |text: &str| options(&toml::from_str(text).unwrap());
+        let all = "first_byte_s = 7\nread_s = 8\n[provider_calls_max]\nollama = 1\n\"*\" = 4\n\
+                   [model_calls_max]\n\"openai/gpt-test\" = 2\n";
+        let taken = read(all).unwrap();
+        let seconds = Duration::from_secs;
+        assert_eq!(taken.waits, Waits { first_byte: seconds(7), read: seconds(8) });
+        assert_eq!(taken.calls.provider, HashMap::from([("ollama".to_owned(), 1), ("*".to_owned(), 4)]));
+        assert_eq!(taken.calls.model, HashMap::from([("openai/gpt-test".to_owned(), 2)]));
+        assert_eq!(read("").unwrap().waits, Waits::default());
+        for (text, says) in [
+            ("first_byte_s = 0", "first_byte_s is 0; it must be 1 to 100000"),
+            ("read_s = 100001", "read_s is 100001; it must be 1 to 100000"),
+            ("[provider_calls_max]\nopenai = 0", "provider_calls_max of \"openai\" is 0; it must be 1 to 100000"),
+            ("[provider_calls_max]\nmistral = 1", "\"mistral\" is no provider"),
+            ("[model_calls_max]\n\"openai/x\" = 100001", "model_calls_max of \"openai/x\" is 100001"),
+            ("[model_calls_max]\ngpt-test = 1", "\"gpt-test\" is no \"provider/model\""),
+        ] {
+            let told = read(text).unwrap_err().to_string();
+            assert!(told.contains(says), "{text}: {told}");
+        }
+    }
+
+    #[test]
     fn a_file_of_prices_is_read_and_none_without_end() {
         let folder = tempfile::tempdir().unwrap();
         let own = "[models]\n\"openai/mine\" = { in = 1, out = 1 }\n";

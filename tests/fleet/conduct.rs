@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 
 use crate::aimock_process::Aimock;
 use crate::harness::{TestServer, Worker, until};
+use crate::mountebank_process::Mountebank;
 use crate::story::{
     Ear, SLOW_CAST, cast, cast_with, ended, enqueue, record, result, script, slow_story, subject_of, submit, task,
     text_rule,
@@ -66,6 +67,83 @@ async fn a_rate_limit_stops_all_workers_of_the_role_and_ends_by_itself() {
     let pulls_broke = workers.iter().any(|worker| worker.log_text().contains("no pull"));
     assert!(!pulls_broke, "{}", workers[0].log_text());
     server.assert_nothing_left().await;
+}
+
+/// Documenters who ask the model of this server, and the answers of `mountebank` that they get.
+async fn documenters(server: &TestServer, count: usize, url: &str, variables: &[(&str, &str)]) -> Vec<Worker> {
+    let mut workers = Vec::new();
+    for _ in 0..count {
+        let mut worker = Worker::spawn(server, Role::Documenter, |command| {
+            command.args(["--model", "openai/served", "--base-url", url]).envs(variables.iter().copied());
+        });
+        worker.ready(server).await;
+        workers.push(worker);
+    }
+    workers
+}
+
+fn served(status: u16, headers: &Value, body: &Value) -> Value {
+    json!({ "is": { "statusCode": status, "headers": headers, "body": body.to_string() } })
+}
+
+fn written() -> Value {
+    let body = json!({ "choices": [{ "message": { "content": "# It" }, "finish_reason": "stop" }] });
+    served(200, &json!({ "content-type": "application/json" }), &body)
+}
+
+/// The same with a server of other people's: what it answers one worker holds for the other one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_server_s_rate_limit_stops_all_workers_of_the_role() {
+    const PAUSE: Duration = Duration::from_secs(4);
+    let Some(mountebank) = Mountebank::start().await else { return };
+    let error = json!({ "error": { "type": "rate_limit_error", "message": "slow down" } });
+    let mut answers = vec![served(429, &json!({ "retry-after": PAUSE.as_secs().to_string() }), &error)];
+    answers.extend(std::iter::repeat_n(written(), 4));
+    let provider = mountebank.serve(answers).await;
+    let server = TestServer::start().await;
+    let _workers = documenters(&server, 2, &provider.url, &[]).await;
+    let events = Ear::on(&server, "oarlock.event.>").await;
+    let first = task(Role::Documenter, "first", LIMIT);
+    enqueue(&server, &first).await;
+    let (_, told) = events.event(EventKind::Paused, Some(Role::Documenter), 1).await;
+    assert!(told.text.contains("slow down") || told.text.contains("rate limited"), "{}", told.text);
+    assert!(paused(&server, Role::Documenter).await > PAUSE / 2);
+    let others: Vec<_> = (0..3).map(|_| task(Role::Documenter, "another", LIMIT)).collect();
+    for other in &others {
+        enqueue(&server, other).await;
+    }
+    for work in others.iter().chain([&first]) {
+        assert_eq!(reply_text(&server, work).await.trim(), "# It");
+    }
+    let asked = provider.asked_ms().await;
+    assert_eq!(asked.len(), 5, "{asked:?}");
+    assert!(asked[1] - asked[0] >= PAUSE.as_millis() as i128 - 500, "nobody asked meanwhile: {asked:?}");
+    server.assert_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_calls_under_way_are_as_many_as_the_settings_allow() {
+    const TAKES_MS: i128 = 1_500;
+    let Some(mountebank) = Mountebank::start().await else { return };
+    let mut answer = written();
+    answer["_behaviors"] = json!({ "wait": TAKES_MS as u64 });
+    for (variables, in_turn) in
+        [(&[][..], false), (&[("OARLOCK_PROVIDER_CALLS_MAX", "1")], true), (&[("OARLOCK_MODEL_CALLS_MAX", "1")], true)]
+    {
+        let provider = mountebank.serve(vec![answer.clone()]).await;
+        let server = TestServer::start().await;
+        let _workers = documenters(&server, 1, &provider.url, variables).await;
+        let both = [task(Role::Documenter, "one", LIMIT), task(Role::Documenter, "two", LIMIT)];
+        for work in &both {
+            enqueue(&server, work).await;
+        }
+        for work in &both {
+            reply_text(&server, work).await;
+        }
+        let asked = provider.asked_ms().await;
+        assert_eq!(asked.len(), 2, "{asked:?}");
+        assert_eq!(asked[1] - asked[0] >= TAKES_MS - 100, in_turn, "{variables:?}: {asked:?}");
+    }
 }
 
 /// A task that waits in a paused queue loses no time by it, whoever holds the run; and the alarm rings for nobody.

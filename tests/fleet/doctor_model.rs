@@ -199,3 +199,47 @@ async fn cached_tokens_and_a_wrong_sum_are_told() {
     assert!(lines.iter().any(|line| line.contains("ok usage: 31 tokens in")), "{lines:#?}");
     assert!(lines.iter().any(|line| line.contains("ok prompt cache: 20 tokens read")), "{lines:#?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_waits_of_a_call_are_set_by_variables_and_nonsense_is_refused() {
+    let (Some(mountebank), Some(aimock)) = (&Mountebank::start().await, Aimock::start(slow()).await) else { return };
+    let server = TestServer::bare().await;
+    let told = async |variable: (&str, &str), url: &str| {
+        let arguments = ["doctor", "--server", server.url(), "--model=openai/served", "--base-url", url];
+        let mut command = tool(&server, &arguments);
+        command.envs([variable, ("OARLOCK_PYTHON", "/no/python")]);
+        ended(command, b"").await
+    };
+    let mut late = whole("openai", FITS, "stop");
+    late["_behaviors"] = json!({ "wait": 3_000 });
+    let late = mountebank.serve(vec![late]).await;
+    // Each is tried four times.
+    let first = told(("OARLOCK_FIRST_BYTE_S", "1"), &late.url);
+    let (first, next) = tokio::join!(first, told(("OARLOCK_READ_S", "1"), &aimock.url));
+    for (report, says) in
+        [(first, "not a word for 1 s; raise first_byte_s"), (next, "nothing more for 1 s; raise read_s")]
+    {
+        assert_eq!(report.code, Some(1), "{report:?}");
+        assert!(report.out.contains(says) && report.out.contains("fix: look at the server's load"), "{report:?}");
+    }
+    assert!(
+        told(("OARLOCK_READ_S", "9"), &aimock.url).await.out.contains("✓ schema: "),
+        "the same server, with patience"
+    );
+    for (variable, value, says) in [
+        ("OARLOCK_FIRST_BYTE_S", "0", "first_byte_s is 0; it must be 1 to 100000"),
+        ("OARLOCK_READ_S", "soon", "OARLOCK_READ_S"),
+        ("OARLOCK_PROVIDER_CALLS_MAX", "0", "provider_calls_max of \"*\" is 0"),
+        ("OARLOCK_MODEL_CALLS_MAX", "-1", "OARLOCK_MODEL_CALLS_MAX"),
+    ] {
+        let refused = told((variable, value), &aimock.url).await;
+        assert_eq!(refused.code, Some(2), "{variable}: {refused:?}");
+        assert!(refused.err.contains(says), "{variable}: {refused:?}");
+    }
+}
+
+/// Two pieces with a pause of some two seconds between them.
+fn slow() -> Value {
+    json!([{ "match": { "userMessage": "What is 2 + 3?" }, "chunkSize": 12, "response": { "content": FITS },
+        "streamingProfile": { "ttft": 50, "tps": 0.5 } }])
+}

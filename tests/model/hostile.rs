@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use oarlock::model::{ApiKey, ModelError, ModelSpec, Provider, REPLY_BYTES_MAX};
+use oarlock::model::{ApiKey, ChatModel, HttpModel, ModelError, ModelSpec, Provider, REPLY_BYTES_MAX, Waits};
 use serde_json::json;
 
 use crate::support::{Act, Server, ask, request, spec};
@@ -113,6 +113,29 @@ async fn silence_ends_at_the_timeout() {
     assert!(error.to_string().contains("0.3 s"), "{error}");
     assert!(started.elapsed() < Duration::from_secs(2));
     assert_eq!(server.seen().len(), 1);
+}
+
+/// A server whose queue of connections is full, so that the system answers no further one; on loopback, as a distant firewall
+/// would be.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn connecting_has_a_limit_of_its_own() {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut queue = Vec::new();
+    while let Ok(connected) =
+        tokio::time::timeout(Duration::from_millis(500), tokio::net::TcpStream::connect(address)).await
+    {
+        queue.push(connected.unwrap());
+    }
+    let model = HttpModel::new(&spec(Provider::OpenAi, &format!("http://{address}"), "m"), Waits::default()).unwrap();
+    let started = Instant::now();
+    let error = model.complete(&request("hello")).await.unwrap_err();
+    assert!(matches!(error, ModelError::Unavailable { status: None, .. }) && error.is_transient(), "{error:?}");
+    assert!(error.to_string().contains("connecting took too long"), "{error}");
+    assert!((4_900..8_000).contains(&started.elapsed().as_millis()), "{:?}", started.elapsed());
 }
 
 #[tokio::test]
