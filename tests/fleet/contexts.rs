@@ -12,7 +12,7 @@ use oarlock::wire::Role;
 const NOWHERE: &str = "nats://127.0.0.1:9";
 
 /// Runs `nats` with contexts of this test's own.
-async fn nats(server: &TestServer, arguments: &[&str]) {
+pub async fn nats(server: &TestServer, arguments: &[&str]) {
     let mut command = Command::new(cli().unwrap());
     clean(&mut command);
     command.current_dir(server.folder.path()).env("HOME", server.folder.path());
@@ -22,7 +22,7 @@ async fn nats(server: &TestServer, arguments: &[&str]) {
 }
 
 /// Runs the tool with the same contexts, and with these variables.
-async fn with(server: &TestServer, variables: &[(&str, &str)], arguments: &[&str]) -> Ended {
+pub async fn with(server: &TestServer, variables: &[(&str, &str)], arguments: &[&str]) -> Ended {
     let mut command = tool(server, arguments);
     command.env("XDG_CONFIG_HOME", server.folder.path().join("config")).envs(variables.iter().copied());
     ended(command, b"").await
@@ -99,17 +99,18 @@ async fn a_selected_context_that_is_down_is_in_nobody_s_way() {
 }
 
 /// A server that wants a login, killed when this is dropped.
-struct Closed {
+pub struct Closed {
     server: Child,
-    url: String,
+    pub url: String,
 }
 
 impl Closed {
-    async fn start(of: &TestServer) -> Self {
+    /// One in the folder of another test's server, with this about its logins in its configuration.
+    pub async fn start(of: &TestServer, logins: &str) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let store = of.folder.path().join("closed");
         let text = format!(
-            "listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: {:?} }}\nauthorization {{ user: u, password: \"p w\" }}\n",
+            "listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: {:?} }}\n{logins}\n",
             store.display().to_string()
         );
         let config = of.file("closed.conf", &text);
@@ -134,7 +135,7 @@ async fn the_login_of_a_context_is_used_and_goes_nowhere_else() {
         return;
     }
     let open = TestServer::bare().await;
-    let closed = Closed::start(&open).await;
+    let closed = Closed::start(&open, "authorization { user: u, password: \"p w\" }").await;
     let url = closed.url.as_str();
     nats(&open, &["context", "save", "closed", "--server", url, "--user", "u", "--password", "p w"]).await;
     nats(&open, &["context", "save", "stranger", "--server", url]).await;

@@ -32,6 +32,7 @@ mod http_model;
 mod input;
 mod interrupt;
 mod later;
+mod logins;
 mod mcp;
 mod mcp_servers;
 mod migrate;
