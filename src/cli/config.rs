@@ -217,6 +217,11 @@ fn run_settings(file: &File, roles: &RoleSet) -> anyhow::Result<RunSettings> {
     if rework_max > REWORK_LIMIT {
         return Err(usage(format!("rework_max is {rework_max}; at most {REWORK_LIMIT}")));
     }
+    let no_progress_max = number("OARLOCK_NO_PROGRESS_MAX", file.no_progress_max)?.unwrap_or(limits::NO_PROGRESS_MAX);
+    let hops_max = number("OARLOCK_HOPS_MAX", file.hops_max)?;
+    if no_progress_max == 0 || hops_max == Some(0) {
+        return Err(usage("no_progress_max and hops_max must be 1 or more"));
+    }
     let exchanges_max = number("OARLOCK_EXCHANGES_MAX", file.exchanges_max)?;
     if exchanges_max.is_some_and(|max| max < 2) {
         return Err(usage("exchanges_max must be 2 or more: one request and its reply"));
@@ -235,7 +240,8 @@ fn run_settings(file: &File, roles: &RoleSet) -> anyhow::Result<RunSettings> {
         return Err(usage(format!("the timeout of {role} is 0; it must be a second or more")));
     }
     let retries = Role::ALL.into_iter().map(|role| (role, roles.get(role).retry)).collect();
-    Ok(RunSettings { rules: Rules { rework_max, retries }, exchanges_max, limits: times })
+    let rules = Rules { rework_max, no_progress_max, retries };
+    Ok(RunSettings { rules, exchanges_max, hops_max, limits: times })
 }
 
 fn stream_settings(file: &File) -> anyhow::Result<StreamSettings> {

@@ -24,6 +24,9 @@ struct Line {
     kind: MessageType,
     task: TaskId,
     attempt: u32,
+    /// Of a request: messages on the longest way from the goal to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hops: Option<u32>,
     /// Of a request: everything that the task gives its worker. Of a response: its content.
     hash: Option<ContentHash>,
     /// Bytes of the content.
@@ -43,16 +46,21 @@ pub(super) async fn history(config: &Config, args: HistoryArgs) -> anyhow::Resul
         return lines.iter().try_for_each(|line| out(&serde_json::to_string(line)?));
     }
     out(&format!(
-        "{:<14}{:<13}  {:<13} {:<9} {:<9} {:<13}{:>8}",
-        "TIME (UTC)", "FROM", "TO", "TYPE", "TASK", "HASH", "BYTES"
+        "{:<14}{:<13}  {:<13} {:<9} {:<9}{:>5}  {:<13}{:>8}",
+        "TIME (UTC)", "FROM", "TO", "TYPE", "TASK", "HOPS", "HASH", "BYTES"
     ))?;
     for line in lines {
         let time = line.at.split_once('T').map_or("", |(_, time)| time.trim_end_matches('Z'));
         let task = if line.attempt > 1 { format!("{} #{}", line.task, line.attempt) } else { line.task.to_string() };
         let hash = line.hash.as_ref().map_or("", |hash| &hash.as_str()[..HASH_DIGITS]);
-        let kind = if line.kind == MessageType::Request { "request" } else { "response" };
+        let kind = match line.kind {
+            MessageType::Request => "request",
+            MessageType::Response => "response",
+            MessageType::Question => "question",
+        };
+        let hops = line.hops.map(|hops| hops.to_string()).unwrap_or_default();
         let (from, to) = (line.from.to_string(), line.to.to_string());
-        out(&format!("{time:<14}{from:<13}→ {to:<13} {kind:<9} {task:<9} {hash:<13}{:>8}", line.bytes))?;
+        out(&format!("{time:<14}{from:<13}→ {to:<13} {kind:<9} {task:<9}{hops:>5}  {hash:<13}{:>8}", line.bytes))?;
     }
     Ok(())
 }
@@ -71,6 +79,7 @@ fn lines(story: &Story, reference: &dyn Fn(&Try) -> String) -> Vec<Line> {
                 kind: request.kind,
                 task: one.task.clone(),
                 attempt,
+                hops: Some(about.hops),
                 hash: about.input.clone(),
                 bytes: about.bytes,
                 reference: about.reference.clone().unwrap_or_default(),
@@ -86,6 +95,7 @@ fn lines(story: &Story, reference: &dyn Fn(&Try) -> String) -> Vec<Line> {
                 kind: MessageType::Response,
                 task: one.task.clone(),
                 attempt,
+                hops: None,
                 hash: Some(ContentHash::of(text.as_bytes())),
                 bytes: text.len() as u64,
                 reference: reference(one),

@@ -3,7 +3,7 @@
 //! A task is made of facts alone, so that two holders make the same one. Text travels inside up to a bound, the rest by
 //! reference; files always by their hash.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::facts::Facts;
@@ -59,10 +59,25 @@ impl Dispatch<'_> {
             attempt: task.attempt,
             input: Some(input_hash(task)),
             bytes,
+            hops: self.hops(task),
             reference: Some(self.root.task(&task.subject())),
         };
         let from = Party::Role(Role::Orchestrator);
         Message::new(from, Party::Role(task.role), MessageType::Request, task.description.clone(), metadata)
+    }
+
+    /// One more than the most hops among the requests of this generation that led to the task: the planner's, those whose
+    /// replies it carries, and its own before.
+    fn hops(&self, task: &Task) -> u32 {
+        let carried: BTreeSet<_> =
+            task.context.iter().chain(&task.evidence).map(|item| (&item.task, item.attempt)).collect();
+        let plan = TaskId::plan();
+        let led = |about: &&Metadata| {
+            let before = about.task == task.id && about.attempt < task.attempt;
+            before || (about.task == plan && task.id != plan) || carried.contains(&(&about.task, about.attempt))
+        };
+        let sent = self.facts.messages().map(|message| &message.metadata);
+        sent.filter(led).map(|about| about.hops).max().unwrap_or(0).saturating_add(1)
     }
 
     fn description(&self, job: &Job) -> String {

@@ -14,6 +14,7 @@ use super::Orchestrator;
 use super::claim::{Lease, Lost, TAKEOVERS_MAX};
 use super::facts::{Facts, Try};
 use super::finish;
+use super::loops::LoopDetector;
 use super::next::{Attempts, Job, Step, attempts, next};
 use super::send::Unsent;
 use crate::bus::{BusError, Point};
@@ -54,6 +55,8 @@ pub(super) struct Drive<'a> {
     pub(super) of: &'a Orchestrator,
     pub(super) lease: Lease,
     pub(super) facts: Facts,
+    /// What was sent, as far as this holder looked for loops in it: always a beginning of the facts' messages.
+    pub(super) loops: LoopDetector,
     live: Subscriber,
     /// What this holder has sent.
     pub(super) sent: HashMap<Try, Sent>,
@@ -91,8 +94,8 @@ impl<'a> Drive<'a> {
         };
         let lost_goal = || Facts::fresh(Goal::new(String::new(), Vec::new()));
         let missing = facts.is_none();
-        let mut drive =
-            Drive { of, lease, facts: facts.unwrap_or_else(lost_goal), live, sent: HashMap::new(), ended, alarm: None };
+        let (facts, loops) = (facts.unwrap_or_else(lost_goal), LoopDetector::default());
+        let mut drive = Drive { of, lease, facts, loops, live, sent: HashMap::new(), ended, alarm: None };
         let stopped = match drive.refuse(missing) {
             Some(failure) => {
                 drive.bury(&failure).await;

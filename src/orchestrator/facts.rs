@@ -97,6 +97,13 @@ impl Facts {
         of_task.by_ref().rev().map(|(_, reply)| reply).find(completed)
     }
 
+    /// The attempts of a task that were completed in this generation, in their order.
+    pub(super) fn completed(&self, task: &TaskId) -> Vec<u32> {
+        let of_task = self.results.range((task.clone(), self.first(task))..=(task.clone(), u32::MAX));
+        let done = of_task.filter(|(_, reply)| matches!(reply.outcome, Outcome::Completed { .. }));
+        done.map(|((_, attempt), _)| *attempt).collect()
+    }
+
     /// The newest reply to an attempt before `attempt`.
     pub(super) fn before(&self, task: &TaskId, attempt: u32) -> Option<&Reply> {
         self.results.range((task.clone(), 0)..(task.clone(), attempt)).next_back().map(|(_, reply)| reply)
@@ -110,8 +117,8 @@ impl Facts {
     }
 
     /// The messages that were sent in this generation, in their order.
-    pub(super) fn messages(&self) -> Vec<Message> {
-        self.requests.iter().skip(self.restart.messages).map(|entry| entry.message.clone()).collect()
+    pub(super) fn messages(&self) -> impl Iterator<Item = &Message> {
+        self.requests.iter().skip(self.restart.messages).map(|entry| &entry.message)
     }
 
     /// Attempts that were asked for and have no reply.

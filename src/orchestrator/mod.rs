@@ -41,7 +41,7 @@ use crate::worker::{Delivery, Done, Handler};
 pub use doors::doors;
 pub use due::DueHandler;
 pub use facts::Facts;
-pub use loops::{LoopDetector, LoopFound};
+pub use loops::{LoopBounds, LoopDetector, LoopFound};
 pub use next::{Job, Rules, Step, next};
 pub use retell::{Retold, retell};
 pub use sweep::sweep;
@@ -59,6 +59,8 @@ pub struct RunSettings {
     pub rules: Rules,
     /// Messages of one run; scaled with the plan when `None`.
     pub exchanges_max: Option<usize>,
+    /// Hops of one message from the goal; scaled with the plan's depth when `None`.
+    pub hops_max: Option<u32>,
     /// How long one task of each role may take.
     pub limits: HashMap<Role, Duration>,
 }

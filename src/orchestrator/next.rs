@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use super::facts::Facts;
+use super::loops::progress;
 use crate::roles::RetryPolicy;
 use crate::wire::{
     ContentHash, Failure, FailureKind, Outcome, Plan, PlanTask, Reply, Report, Retry, Role, TaskId, limits,
@@ -34,17 +35,26 @@ pub enum Step {
 pub struct Rules {
     /// New attempts that a task may get because checks found faults.
     pub rework_max: u32,
+    /// Of these, attempts in a row that bring nothing new: no new file, no other outcome of the tests.
+    pub no_progress_max: u32,
     /// What happens after failures, per role; the default for a role that is not named.
     pub retries: HashMap<Role, RetryPolicy>,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { rework_max: limits::REWORK_MAX, retries: HashMap::new() }
+        let (rework_max, no_progress_max) = (limits::REWORK_MAX, limits::NO_PROGRESS_MAX);
+        Self { rework_max, no_progress_max, retries: HashMap::new() }
     }
 }
 
 impl Rules {
+    /// Attempts that one task can come to: rework, and retries of the role that has the most of them.
+    pub fn attempts_max(&self) -> u32 {
+        let retries = Role::ALL.into_iter().map(|role| self.retry(role).attempts).max().unwrap_or(0);
+        1_u32.saturating_add(self.rework_max).saturating_add(retries)
+    }
+
     fn retry(&self, role: Role) -> RetryPolicy {
         self.retries.get(&role).copied().unwrap_or_default()
     }
@@ -243,7 +253,10 @@ fn reworked(situation: &Situation<'_>, task: &PlanTask) -> Result<Option<u32>, F
         );
         return Err(Failure::never(FailureKind::ReworkExhausted, message));
     }
-    Ok(Some(newest + 1))
+    match progress::stalled(facts, plan, &task.id, rules.no_progress_max) {
+        Some(failure) => Err(failure),
+        None => Ok(Some(newest + 1)),
+    }
 }
 
 /// The newest attempt of a task and of all that builds on it.

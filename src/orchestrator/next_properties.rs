@@ -8,8 +8,9 @@ use proptest::prelude::*;
 use proptest::test_runner::Config;
 
 use super::*;
+use crate::orchestrator::dispatch::Dispatch;
 use crate::store::HistoryEntry;
-use crate::wire::{Message, MessageType, Metadata, Party};
+use crate::wire::Root;
 
 /// What every attempt of every task comes to, and in which order replies arrive.
 #[derive(Clone, Debug)]
@@ -36,17 +37,18 @@ impl World {
             _ if roll < never + again => broken(true),
             Role::Planner => done(Some(Report::Plan(self.plan.clone()))),
             role if role.checks() => verdict(if faults { Verdict::Changes } else { Verdict::Approve }),
+            // Of four versions: some rework advances, and some does not.
+            Role::Coder => files(u32::try_from(self.roll(&job.task, job.attempt, "file") % 4).unwrap()),
             _ => done(None),
         }
     }
 }
 
-/// The history entry of a request.
-fn request(job: &Job) -> HistoryEntry {
-    let (run, task) = (RunId::from_key("t", "next"), job.task.clone());
-    let metadata = Metadata { run, task, attempt: job.attempt, input: None, bytes: 0, reference: None };
-    let (from, to) = (Party::Role(Role::Orchestrator), Party::Role(job.role));
-    HistoryEntry { message: Message::new(from, to, MessageType::Request, String::new(), metadata), revision: 0, at: 0 }
+/// The history entry of a request, as it is sent.
+fn request(facts: &Facts, attempts: &Attempts, job: &Job) -> HistoryEntry {
+    let (root, run) = (Root::default(), RunId::from_key("t", "next"));
+    let dispatch = Dispatch { root: &root, run: &run, facts, attempts };
+    HistoryEntry { message: dispatch.message(&dispatch.task(job, Duration::ZERO)), revision: 0, at: 0 }
 }
 
 /// What a simulated run came to.
@@ -87,7 +89,7 @@ fn simulate(world: &World, order: &[u8]) -> Ran {
             }
             if let Entry::Vacant(place) = given.entry((job.task.clone(), job.attempt)) {
                 place.insert(needs);
-                facts.requests.push(request(&job));
+                facts.requests.push(request(&facts, &now, &job));
                 open.push(job);
             }
         }
@@ -148,6 +150,10 @@ proptest! {
         let tasks = ran.facts.plan.as_ref().map_or(0, |plan| plan.tasks.len());
         let exchanges = 2 * ran.given.len();
         prop_assert!(exchanges <= limits::exchanges_max(tasks, REWORK_MAX + RetryPolicy::default().attempts), "{exchanges} exchanges of {tasks} tasks");
+        let depth = ran.facts.plan.as_ref().map_or(0, Plan::depth);
+        let hops_max = limits::hops_max(depth, rules().attempts_max());
+        let hops = ran.facts.messages().map(|message| message.metadata.hops).max().unwrap_or_default();
+        prop_assert!(2 * hops <= hops_max, "{hops} hops of a plan {depth} deep, hops_max {hops_max}");
         let deadlock = matches!(&ran.end, Step::Fail(failure) if failure.kind == FailureKind::Deadlock);
         prop_assert!(!deadlock, "{:?}", ran.end);
     }

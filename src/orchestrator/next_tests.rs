@@ -1,8 +1,10 @@
 //! The decision as a table: facts in, step out. Whole runs with random plans are in `next_properties.rs`.
 
 use super::*;
-use crate::wire::{Goal, Review, RunId, Verdict, WIRE_VERSION};
+use crate::wire::{Artifact, Goal, Review, RunId, TestFailure, TestReport, Verdict, WIRE_VERSION};
 
+#[path = "progress_tests.rs"]
+mod progress;
 #[path = "next_properties.rs"]
 mod properties;
 
@@ -12,7 +14,7 @@ const REWORK_MAX: u32 = 3;
 fn rules() -> Rules {
     let once = RetryPolicy { attempts: 1, ..RetryPolicy::default() };
     let retries = HashMap::from([(Role::Planner, once), (Role::Synthesizer, once)]);
-    Rules { rework_max: REWORK_MAX, retries }
+    Rules { rework_max: REWORK_MAX, retries, ..Rules::default() }
 }
 
 fn id(number: usize) -> TaskId {
@@ -40,6 +42,32 @@ fn reply(role: Role, task: &TaskId, attempt: u32, outcome: Outcome) -> Reply {
 
 fn done(report: Option<Report>) -> Outcome {
     Outcome::Completed { content: "so it is".into(), artifacts: Vec::new(), report }
+}
+
+/// A coder's reply with this version of its one file.
+fn files(version: u32) -> Outcome {
+    let (path, sha256) = ("made.py".parse().unwrap(), ContentHash::of(&version.to_be_bytes()));
+    let artifacts = vec![Artifact { path, sha256, bytes: 4, role: Role::Coder }];
+    Outcome::Completed { content: format!("version {version}"), artifacts, report: None }
+}
+
+/// A qa's reply: so many tests, of which these failed.
+fn tests(all: u32, failed: &[&str]) -> Outcome {
+    let count = u32::try_from(failed.len()).unwrap();
+    let failure = |name: &&str| TestFailure { name: (*name).to_owned(), message: "assert 1 == 2".into() };
+    done(Some(Report::Tests(TestReport {
+        passed: failed.is_empty(),
+        tests: all,
+        ok: all - count,
+        failed: count,
+        errors: 0,
+        skipped: 0,
+        outcome: "failed".into(),
+        sandbox: "bwrap".into(),
+        wall_ms: u64::from(all),
+        failures: failed.iter().map(failure).collect(),
+        output: "it took 0.03s".into(),
+    })))
 }
 
 fn verdict(verdict: Verdict) -> Outcome {
@@ -199,7 +227,7 @@ fn rework_ends_at_its_bound_and_says_so() {
     let mut facts = after(&pair, &[]);
     for attempt in 1..=1 + REWORK_MAX {
         assert_eq!(wants(&facts), named(&[("t1", attempt)]));
-        facts.absorb(reply(Role::Coder, &id(1), attempt, done(None)));
+        facts.absorb(reply(Role::Coder, &id(1), attempt, files(attempt)));
         assert_eq!(wants(&facts), named(&[("t2", attempt)]));
         facts.absorb(reply(Role::Qa, &id(2), attempt, verdict(Verdict::Changes)));
     }

@@ -10,7 +10,7 @@ use super::claim::Lost;
 use super::deadline::Deadline;
 use super::dispatch::Dispatch;
 use super::drive::{Drive, Sent};
-use super::loops::LoopDetector;
+use super::loops::LoopBounds;
 use super::next::Job;
 use crate::bus::clock::{nanos, since};
 use crate::bus::{BusError, Outgoing, Point, Queue};
@@ -51,19 +51,16 @@ impl Drive<'_> {
             return Ok(Err(Unsent::Lost(lost)));
         }
         let mut tasks = Vec::new();
-        let mut messages = self.facts.messages();
-        let exchanges = self.exchanges_max();
+        let bounds = self.loop_bounds();
+        self.loops.catch_up(self.facts.messages());
         for job in jobs {
             let dispatch =
                 Dispatch { root: &self.of.bus.root, run: &self.lease.run, facts: &self.facts, attempts: &attempts };
             let task = dispatch.task(&job, self.of.limit(job.role));
             let known = self.request_of(&job.task, job.attempt).is_some();
             let message = dispatch.message(&task);
-            if !known {
-                messages.push(message.clone());
-                if let Err(found) = LoopDetector::of_requests(exchanges).check(&messages) {
-                    return Ok(Err(Unsent::Failed(found.into())));
-                }
+            if !known && let Err(found) = self.loops.admit(&message, bounds) {
+                return Ok(Err(Unsent::Failed(found.into())));
             }
             tasks.push((job, task, message, known));
         }
@@ -243,10 +240,16 @@ impl Drive<'_> {
         Ok(Ok(()))
     }
 
-    fn exchanges_max(&self) -> usize {
-        let tasks = self.facts.plan.as_ref().map_or(0, |plan| plan.tasks.len());
-        let scaled = limits::exchanges_max(tasks, self.of.settings.rules.rework_max);
-        self.of.settings.exchanges_max.unwrap_or(scaled)
+    /// The bounds of the plan's size, or what the operator chose.
+    fn loop_bounds(&self) -> LoopBounds {
+        let settings = &self.of.settings;
+        let (tasks, depth) = self.facts.plan.as_ref().map_or((0, 0), |plan| (plan.tasks.len(), plan.depth()));
+        let exchanges_max = limits::exchanges_max(tasks, settings.rules.rework_max);
+        let hops_max = limits::hops_max(depth, settings.rules.attempts_max());
+        LoopBounds {
+            exchanges_max: settings.exchanges_max.unwrap_or(exchanges_max),
+            hops_max: settings.hops_max.unwrap_or(hops_max),
+        }
     }
 
     fn request_of(&self, task: &TaskId, attempt: u32) -> Option<&HistoryEntry> {

@@ -74,6 +74,8 @@ pub enum FailureKind {
     MaxIterations,
     /// The run's recent messages repeat.
     RepeatedPattern,
+    /// Attempt after attempt of a task brought nothing new.
+    NoProgress,
     /// No task is ready and none is running.
     Deadlock,
     /// Checks still fail after all allowed attempts.

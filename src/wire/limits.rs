@@ -36,6 +36,8 @@ pub const ATTEMPT_MAX: u32 = 1_000_000;
 pub const DESCRIPTION_BYTES_MAX: usize = 16 * 1024;
 /// New attempts that a failed check may cause, per coder task, unless configured.
 pub const REWORK_MAX: u32 = 3;
+/// Attempts in a row that bring nothing new, no file and no other test outcome, unless configured.
+pub const NO_PROGRESS_MAX: u32 = 2;
 /// Bytes of one shared-state value.
 pub const STATE_VALUE_BYTES_MAX: usize = 64 * 1024;
 /// Keys of one shared-state update.
@@ -47,6 +49,14 @@ pub const ERROR_BYTES_MAX: usize = 4 * 1024;
 /// all its rework, asked and answered; never under 20, so that a small plan can still recover.
 pub fn exchanges_max(tasks: usize, rework_max: u32) -> usize {
     (2 * (tasks + 2) * (1 + rework_max as usize)).max(20)
+}
+
+/// Hops that a message of a run may be away from the goal: twice the longest way through a plan of `depth` tasks in a row,
+/// the planner's and the synthesizer's added, when each is attempted `attempts_max` times; never under 20. Honest work stays
+/// below half of it, and the other half is for questions.
+pub fn hops_max(depth: usize, attempts_max: u32) -> u32 {
+    let hops = (depth + 2).saturating_mul(2).saturating_mul(attempts_max as usize).max(20);
+    u32::try_from(hops).unwrap_or(u32::MAX)
 }
 
 /// `text` cut to at most `bytes_max` bytes at a character's edge, with a mark where something was cut.

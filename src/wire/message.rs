@@ -52,6 +52,10 @@ pub struct Metadata {
     pub input: Option<ContentHash>,
     /// Bytes of the whole content.
     pub bytes: u64,
+    /// Messages between the goal and this one, itself included, on the longest way: 1 + the most hops of the messages that led
+    /// to it in this generation of the run (the plan, dependencies, earlier attempts, checks). 0 where an older version wrote it.
+    #[serde(default)]
+    pub hops: u32,
     /// Subject where the whole content is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,

@@ -180,6 +180,16 @@ impl Plan {
         self.tasks.iter().filter(|task| wanted.contains(&task.id)).collect()
     }
 
+    /// Tasks in the longest row of tasks that wait for each other.
+    pub fn depth(&self) -> usize {
+        let mut rows: BTreeMap<&TaskId, usize> = BTreeMap::new();
+        for task in &self.tasks {
+            let before = task.depends_on.iter().filter_map(|id| rows.get(id)).max().copied().unwrap_or(0);
+            rows.insert(&task.id, before + 1);
+        }
+        rows.into_values().max().unwrap_or(0)
+    }
+
     /// The same plan with its tasks called `t1` to `tn` as they stand.
     fn renumbered(self) -> Plan {
         let names: BTreeMap<TaskId, TaskId> =
@@ -320,5 +330,6 @@ mod tests {
         let plan = plan.check().unwrap();
         let ids: Vec<_> = plan.ancestors(&TaskId::planned(4)).iter().map(|task| task.id.as_str()).collect();
         assert_eq!(ids, ["t1", "t3"]);
+        assert_eq!(plan.depth(), 3, "a, b, d");
     }
 }

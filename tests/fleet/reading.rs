@@ -108,6 +108,15 @@ async fn exchanges(fleet: &Fleet, run: &str) {
     }
     let first = (&all[0]["from"], &all[0]["to"], &all[0]["task"]);
     assert_eq!(first, (&"orchestrator".into(), &"planner".into(), &"plan".into()));
+    let requests: Vec<_> = all.iter().filter(|line| line["type"] == "request").collect();
+    let hops: Vec<u64> = requests.iter().map(|line| line["hops"].as_u64().unwrap()).collect();
+    assert_eq!((hops[0], hops[1], hops[9]), (1, 2, *hops.iter().max().unwrap()), "{hops:?}");
+    let of = |task: &str, attempt: u64| requests.iter().find(|line| line["task"] == task && line["attempt"] == attempt);
+    let again = of("t2", 2).and_then(|line| line["hops"].as_u64());
+    assert!(
+        again > of("t3", 1).and_then(|line| line["hops"].as_u64()),
+        "the check that sent it back led to it: {hops:?}"
+    );
     let table = good(fleet, &["history", run]).await;
     assert_eq!(table.lines().count(), 21, "{table}");
     assert!(table.contains("t2 #2"), "{table}");

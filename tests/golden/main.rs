@@ -171,10 +171,16 @@ fn messages_and_events() {
         attempt: 2,
         input: Some(ContentHash::of(b"input")),
         bytes: 23,
+        hops: 4,
         reference: Some("oarlock.task.coder.f2k7q3x5n6m4a2b3c4d5.t1.2".into()),
     };
     let from = Party::Role(Role::Orchestrator);
     let to = Party::Role(Role::Coder);
+    let message = Message::new(from, to, MessageType::Request, "Write it.".into(), metadata.clone());
+    let mut older = serde_json::to_value(&message).unwrap();
+    older["metadata"].as_object_mut().unwrap().remove("hops");
+    let older: Message = serde_json::from_value(older).unwrap();
+    assert_eq!(older.metadata.hops, 0, "a message of before there were hops");
     check("message", &Message::new(from, to, MessageType::Request, "Write the package todo.".into(), metadata.clone()));
     let question = Message::new(to, Party::User, MessageType::Question, "Which database?".into(), metadata);
     check("message_question", &question);

@@ -87,13 +87,20 @@ pub(super) fn web(config: &Config) -> Line {
 }
 
 pub(super) fn bounds(config: &Config) -> Line {
-    let rework = config.runs.rules.rework_max;
+    let rules = &config.runs.rules;
+    let (rework, no_progress) = (rules.rework_max, rules.no_progress_max);
     let exchanges = match config.runs.exchanges_max {
         Some(max) => max.to_string(),
         None => format!("max(20, 2·(tasks+2)·(1+rework_max)), for 4 tasks {}", limits::exchanges_max(4, rework)),
     };
+    let attempts = rules.attempts_max();
+    let hops = match config.runs.hops_max {
+        Some(max) => max.to_string(),
+        None => format!("max(20, 2·(tasks in a row+2)·{attempts}), for 4 in a row {}", limits::hops_max(4, attempts)),
+    };
     ok(format!(
-        "bounds of a run: rework_max {rework}, exchanges_max {exchanges}, plan_tasks_max {}",
+        "bounds of a run: rework_max {rework}, no_progress_max {no_progress}, exchanges_max {exchanges}, hops_max {hops}, \
+         plan_tasks_max {}",
         limits::PLAN_TASKS_MAX
     ))
 }
