@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::facts::Facts;
+use super::loops::normal;
 use super::next::{Attempts, Job, checks_of};
 use crate::wire::{
     Artifact, Content, ContentHash, ContextItem, FilePath, Message, MessageType, Metadata, Party, Plan, Reply, Role,
@@ -193,12 +194,19 @@ fn json_bytes(text: &str) -> usize {
     serde_json::Value::from(text).to_string().len()
 }
 
-/// Hash of what a task gives its worker. Limits, attempt numbers and times are left out: equal hashes are equal work.
+/// Hash of what a task gives its worker. Limits, attempt numbers and times are left out, of evidence the numbers too: equal
+/// hashes are equal work.
 fn input_hash(task: &Task) -> ContentHash {
-    let texts = |items: &[ContextItem]| items.iter().map(|item| item.content.clone()).collect::<Vec<_>>();
+    let context: Vec<&Content> = task.context.iter().map(|item| &item.content).collect();
+    // The same tests of the same files fail after another time, at another address: that is no other evidence.
+    let words = |item: &ContextItem| match &item.content {
+        Content::Inline { text } => format!("{:x}", normal(text)),
+        by_reference => serde_json::to_string(by_reference).unwrap_or_default(),
+    };
+    let evidence: Vec<String> = task.evidence.iter().map(words).collect();
     let files: Vec<_> = task.files.iter().map(|file| (file.path.as_str(), file.sha256.as_str())).collect();
     // A retry after a failure of its own is counted by rework_max, which names the failure; it is no pattern.
     let retries = task.evidence.iter().filter(|item| item.task == task.id).map(|item| item.attempt).max();
-    let input = (task.id.as_str(), &task.description, texts(&task.context), texts(&task.evidence), files, retries);
+    let input = (task.id.as_str(), &task.description, context, evidence, files, retries);
     ContentHash::of(&serde_json::to_vec(&input).unwrap_or_default())
 }

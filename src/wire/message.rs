@@ -47,7 +47,8 @@ pub struct Metadata {
     pub task: TaskId,
     /// The attempt, from 1.
     pub attempt: u32,
-    /// Hash of everything that the task gives its worker, deadline and budget left out: equal hashes are equal work.
+    /// Hash of everything that the task gives its worker, deadline, budget and the numbers in evidence left out: equal hashes
+    /// are equal work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<ContentHash>,
     /// Bytes of the whole content.

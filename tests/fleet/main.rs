@@ -15,6 +15,7 @@ mod bounds;
 mod cancel;
 mod cancel_races;
 mod chaos;
+mod circles;
 mod conduct;
 mod contexts;
 mod costs;

@@ -133,7 +133,7 @@ fn mixed(hash: u64, byte: u8) -> u64 {
 }
 
 /// What a text says, whatever its numbers, ids, times, case and space: equal for texts that differ in these alone.
-pub(super) fn normal(text: &str) -> u64 {
+pub(in crate::orchestrator) fn normal(text: &str) -> u64 {
     Likeness::of(text).normal
 }
 

@@ -13,6 +13,8 @@ pub(super) mod progress;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+pub(super) use self::likeness::normal;
+
 use self::likeness::Print;
 use crate::wire::{Failure, FailureKind, Message, MessageType, Party};
 
@@ -137,7 +139,7 @@ impl LoopDetector {
                 return Some((period, pattern.iter().map(|print| print.shown().to_owned()).collect()));
             }
         }
-        recurs(&all)
+        recurs(&questions?)
     }
 }
 
@@ -188,8 +190,8 @@ fn is_ring(pattern: &[&Print]) -> bool {
     pattern.iter().enumerate().all(passed_on)
 }
 
-/// The newest message, when it was sent twice before about the same task, whatever came between: a circle with other work
-/// beside it has no period.
+/// The newest question, when its task asked it twice before, whatever was asked in between. A request may come back so: a
+/// check looks again at what has not changed while a task beside it advances; what does not advance is for `progress`.
 fn recurs(view: &[&Print]) -> Option<(usize, Vec<String>)> {
     let (newest, before) = view.split_last()?;
     let again = |(_, print): &(usize, &&Print)| print.task == newest.task && print.alike(newest);

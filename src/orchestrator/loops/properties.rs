@@ -22,7 +22,7 @@ const SAYINGS: [&str; 8] = [
     "say it again",
     "mend it",
 ];
-/// Other work, before a circle and within it: each task is asked for once.
+/// Other work, before a circle or beside it: each task is asked for once.
 const OTHERS_FROM: usize = 1_000;
 
 /// A circle, how often it was gone round, and where its messages stand.
@@ -45,25 +45,19 @@ fn varied(words: &str, copy: usize, vary: bool) -> String {
 
 fn circles() -> impl Strategy<Value = Circle> {
     let letters = prop::collection::vec(0..SAYINGS.len(), 1..=PERIOD_MESSAGES_MAX);
-    (letters, 0..80_usize, 0..3_usize, any::<bool>(), any::<bool>()).prop_map(
-        |(letters, before, between, vary, one_task)| {
-            let mut others = OTHERS_FROM..;
-            let mut other = |count: usize| -> Vec<Message> {
-                others.by_ref().take(count).map(|number| request(number, "another part of the work")).collect()
-            };
-            let mut messages = other(before);
-            let mut third = 0;
-            for copy in 0..5 {
-                for letter in &letters {
-                    let task = if one_task { 1 } else { 1 + letter };
-                    messages.push(request(task, &varied(SAYINGS[*letter], copy, vary)));
-                    third = if copy < 3 { messages.len() } else { third };
-                    messages.extend(other(between));
-                }
+    (letters, 0..80_usize, any::<bool>(), any::<bool>()).prop_map(|(letters, before, vary, one_task)| {
+        let other = |number: usize| request(OTHERS_FROM + number, "another part of the work");
+        let mut messages: Vec<Message> = (0..before).map(other).collect();
+        let mut third = 0;
+        for copy in 0..5 {
+            for letter in &letters {
+                let task = if one_task { 1 } else { 1 + letter };
+                messages.push(request(task, &varied(SAYINGS[*letter], copy, vary)));
+                third = if copy < 3 { messages.len() } else { third };
             }
-            Circle { messages, third }
-        },
-    )
+        }
+        Circle { messages, third }
+    })
 }
 
 /// Honest work: two hundred different tasks in nearly the same words, each reworked up to three times with new evidence,

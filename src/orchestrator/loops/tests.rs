@@ -82,10 +82,27 @@ fn every_period_is_seen_at_its_second_copy_and_honest_runs_are_not() {
 }
 
 #[test]
-fn a_message_that_keeps_coming_back_is_seen_between_others() {
-    assert_eq!(pattern(&of("AxyAzA")), Some((6, 2)));
-    let (_, found) = refused(WIDE, &of("AxyAzA")).unwrap();
-    assert_eq!(found.to_string().matches("\"A\"").count(), 3, "{found}");
+fn a_question_that_keeps_coming_back_is_seen_between_others() {
+    let ask = |words: &str| question(1, Role::Coder, Role::Researcher, words);
+    let asked = ["Which broker?", "Is it 3?", "Which database?", "is it 4", "Since when?", "Is it  5?"].map(ask);
+    assert_eq!(pattern(&asked), Some((6, 2)));
+    let (_, found) = refused(WIDE, &asked).unwrap();
+    for part in ["Is it 3?", "is it 4", "Is it  5?"] {
+        assert!(found.to_string().contains(part), "{found}");
+    }
+}
+
+/// A reviewer of two coders sends one back with new words each time; the other one's qa sees the same files again.
+#[test]
+fn a_check_that_sees_the_same_again_while_others_advance_is_none() {
+    let round = |round: usize| {
+        let mut messages = [1, 2, 3, 4].map(|number| request(number, "part"));
+        messages[..3].iter_mut().for_each(|message| {
+            message.metadata.input = Some(ContentHash::of(&[round.to_be_bytes(), [0; 8]].concat()));
+        });
+        messages
+    };
+    assert_eq!(pattern(&(0..10).flat_map(round).collect::<Vec<_>>()), None);
 }
 
 #[test]
