@@ -23,8 +23,7 @@ pub(super) enum Shape {
 /// Prints the answer; a failed run is an error whose text is the failure, and how to look closer if it is kept.
 pub(super) fn print(reply: &Reply, shape: Shape, kept: bool) -> anyhow::Result<()> {
     if let Some(Report::Tests(tests)) = reply.report() {
-        let verdict = if tests.passed { "passed" } else { "did not pass" };
-        say(&format!("pytest {verdict}: {} of {} tests ok, in sandbox {}", tests.ok, tests.tests, tests.sandbox));
+        say(&tests.line());
     }
     let usage = reply.usage;
     let about = if usage.estimated { "about " } else { "" };

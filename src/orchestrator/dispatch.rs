@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::evidence::no_evidence;
 use super::facts::Facts;
 use super::loops::normal;
 use super::next::{Attempts, Job, checks_of};
@@ -46,7 +47,7 @@ impl Dispatch<'_> {
             goal,
             context,
             evidence,
-            files: self.files(job),
+            files: files_in_sight(self.facts, self.attempts, &job.task, job.attempt, job.role),
             limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
         }
     }
@@ -124,11 +125,18 @@ impl Dispatch<'_> {
         ids.into_iter().filter_map(|id| self.facts.result(id, *self.attempts.get(id)?)).collect()
     }
 
-    /// Why the attempt before was not good enough: its own failure, and the checks that found faults in it.
+    /// Why the attempt before was not good enough: its own failure, or that it was no evidence, and the checks that found
+    /// faults in it.
     fn evidence(&self, job: &Job) -> Vec<&Reply> {
-        let own = self.facts.before(&job.task, job.attempt).filter(|reply| reply.failure().is_some());
+        let (plan, attempts) = (self.facts.plan.as_ref(), self.attempts);
+        let void = |reply: &Reply| {
+            let check = plan.and_then(|plan| Some((plan, plan.task(&job.task)?)));
+            check.is_some_and(|(plan, check)| no_evidence(self.facts, plan, attempts, check, reply).is_some())
+        };
+        let own = self.facts.before(&job.task, job.attempt);
+        let own = own.filter(|reply| reply.failure().is_some() || void(reply));
         let rejected = |reply: &&Reply| reply.passed() == Some(false);
-        let checks = match &self.facts.plan {
+        let checks = match plan {
             Some(plan) => checks_of(plan, std::slice::from_ref(&job.task)),
             None => Vec::new(),
         };
@@ -136,34 +144,39 @@ impl Dispatch<'_> {
             .chain(checks.into_iter().filter_map(|check| self.facts.before(&check.id, job.attempt)).filter(rejected))
             .collect()
     }
+}
 
-    /// The files in sight: attached ones, then those of the tasks before, then those of the attempts before; a later one
-    /// of the same name hides an earlier one.
-    fn files(&self, job: &Job) -> Vec<Artifact> {
-        let mut files = FileView::default();
-        files.add(&self.facts.goal.attachments);
-        if let Some(plan) = &self.facts.plan {
-            let before = match plan.task(&job.task) {
-                Some(_) => plan.ancestors(&job.task).into_iter().map(|task| &task.id).collect::<Vec<_>>(),
-                None => plan.tasks.iter().map(|task| &task.id).collect(),
-            };
-            for id in before {
-                files.add(self.latest(id));
-            }
-            files.add(self.facts.files_before(&job.task, job.attempt));
-            if job.role == Role::Coder {
-                for check in checks_of(plan, std::slice::from_ref(&job.task)) {
-                    files.add(self.facts.files_before(&check.id, job.attempt));
-                }
+/// The files that an attempt of a task gets: attached ones, then those of the tasks before, then those of the attempts before; a
+/// later one of the same name hides an earlier one.
+pub(super) fn files_in_sight(
+    facts: &Facts,
+    attempts: &Attempts,
+    id: &TaskId,
+    attempt: u32,
+    role: Role,
+) -> Vec<Artifact> {
+    let latest = |id: &TaskId| {
+        let reply = attempts.get(id).and_then(|attempt| facts.result(id, *attempt));
+        reply.map(Reply::artifacts).unwrap_or_default()
+    };
+    let mut files = FileView::default();
+    files.add(&facts.goal.attachments);
+    if let Some(plan) = &facts.plan {
+        let before = match plan.task(id) {
+            Some(_) => plan.ancestors(id).into_iter().map(|task| &task.id).collect::<Vec<_>>(),
+            None => plan.tasks.iter().map(|task| &task.id).collect(),
+        };
+        for id in before {
+            files.add(latest(id));
+        }
+        files.add(facts.files_before(id, attempt));
+        if role == Role::Coder {
+            for check in checks_of(plan, std::slice::from_ref(id)) {
+                files.add(facts.files_before(&check.id, attempt));
             }
         }
-        files.into_list()
     }
-
-    fn latest(&self, id: &TaskId) -> &[Artifact] {
-        let reply = self.attempts.get(id).and_then(|attempt| self.facts.result(id, *attempt));
-        reply.map(Reply::artifacts).unwrap_or_default()
-    }
+    files.into_list()
 }
 
 /// The files of a finished run: what its tasks wrote, attached files only where they were changed.

@@ -8,8 +8,8 @@ use crate::bus::{Bus, Point};
 use crate::store::{Store, StoreError, Stored};
 use crate::wire::subject::TaskSubject;
 use crate::wire::{
-    Event, EventKind, Failure, Outcome, Reply, Report, Role, RunId, RunRecord, RunStatus, TaskId, TestReport, Usage,
-    limits,
+    Canary, Event, EventKind, Failure, Outcome, Reply, Report, Role, RunId, RunRecord, RunStatus, TaskId, TestReport,
+    Usage, limits,
 };
 
 /// Tests of a run's report that name their failures.
@@ -51,7 +51,10 @@ fn reply(run: &RunId, generation: u32, facts: &Facts, outcome: Outcome) -> Reply
 /// All test runs of the result as one, `None` when there was none.
 fn summed<'a>(reports: impl Iterator<Item = &'a TestReport>) -> Option<TestReport> {
     reports.cloned().reduce(|mut sum, report| {
-        let last_outcome = if report.passed { sum.outcome } else { report.outcome };
+        let (outcome, exit) = if report.passed { (sum.outcome, sum.exit) } else { (report.outcome, report.exit) };
+        let survived = |canary: &Option<Canary>| canary.as_ref().is_some_and(|canary| canary.survived);
+        sum.canary = if survived(&sum.canary) { sum.canary } else { report.canary.or(sum.canary) };
+        sum.judged = sum.judged.filter(|judged| Some(judged) == report.judged.as_ref());
         sum.passed &= report.passed;
         sum.tests += report.tests;
         sum.ok += report.ok;
@@ -62,7 +65,7 @@ fn summed<'a>(reports: impl Iterator<Item = &'a TestReport>) -> Option<TestRepor
         sum.failures.extend(report.failures);
         sum.failures.truncate(FAILURES_MAX);
         sum.output = limits::cut(&format!("{}\n{}", sum.output, report.output), limits::REPLY_CONTENT_BYTES_MAX / 4);
-        TestReport { outcome: last_outcome, ..sum }
+        TestReport { outcome, exit, ..sum }
     })
 }
 

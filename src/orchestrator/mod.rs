@@ -12,6 +12,7 @@ mod dispatch;
 mod doors;
 mod drive;
 mod due;
+mod evidence;
 mod facts;
 mod finish;
 mod loops;

@@ -2,11 +2,13 @@
 //!
 //! Rework is derived, never stored. Every task begins at attempt 1. A check that found faults raises its coder tasks to
 //! a new attempt, once *all* checks of these coders have an answer, so that every holder sees the same evidence; whatever
-//! depends on a raised task is raised with it.
+//! depends on a raised task is raised with it. A verdict about other bytes than those in force counts for nothing
+//! (`evidence`): its check is asked again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use super::evidence::no_evidence;
 use super::facts::Facts;
 use super::loops::progress;
 use crate::roles::RetryPolicy;
@@ -211,6 +213,9 @@ fn raised(situation: &Situation<'_>, task: &PlanTask) -> Result<Option<u32>, Fai
         return Ok(Some(inherited));
     }
     let Some(reply) = facts.result(&task.id, attempt) else { return Ok(None) };
+    if let Some(why) = no_evidence(facts, plan, attempts, task, reply) {
+        return asked_again(situation, task, &why).map(Some);
+    }
     match &reply.outcome {
         Outcome::Failed { failure } if failure.retry == Retry::Never => {
             Err(about(&format!("{} failed task {}", task.role, task.id), failure))
@@ -233,13 +238,34 @@ fn raised(situation: &Situation<'_>, task: &PlanTask) -> Result<Option<u32>, Fai
     }
 }
 
+/// The next attempt of a check whose reply is no evidence, within as many tries at this code as a failure has.
+fn asked_again(situation: &Situation<'_>, task: &PlanTask, why: &str) -> Result<u32, Failure> {
+    let Situation { facts, plan, attempts, rules, .. } = *situation;
+    let attempt = attempts[&task.id];
+    let of_code = plan.ancestors(&task.id).iter().map(|before| attempts[&before.id]).max().unwrap_or(1);
+    let tried = attempt + 1 - of_code.max(facts.first(&task.id)).min(attempt);
+    let retries = rules.retry(task.role).attempts;
+    if tried > retries {
+        let message = format!(
+            "{} gave no evidence about the code that task {} is about, {tried} times (retry attempts {retries}): {why}; \
+             look at its worker and its version",
+            task.role, task.id
+        );
+        return Err(Failure::never(FailureKind::NoEvidence, message));
+    }
+    Ok(attempt + 1)
+}
+
 /// A new attempt of a task that a check found faults with, once all checks of this attempt have spoken. It is above every
 /// attempt of whatever builds on the task, so that nothing made from the old work can count for the new.
 fn reworked(situation: &Situation<'_>, task: &PlanTask) -> Result<Option<u32>, Failure> {
     let Situation { facts, plan, asked, attempts, rules } = *situation;
     let attempt = attempts[&task.id];
     let checks = checks_of(plan, std::slice::from_ref(&task.id));
-    let verdict = |check: &&PlanTask| facts.last_completed(&check.id, attempt..=attempts[&check.id]);
+    let verdict = |check: &&PlanTask| {
+        let told = facts.last_completed(&check.id, attempt..=attempts[&check.id])?;
+        no_evidence(facts, plan, attempts, check, told).is_none().then_some(told)
+    };
     let Some(verdicts) = checks.iter().map(verdict).collect::<Option<Vec<&Reply>>>() else { return Ok(None) };
     let Some(no) = verdicts.into_iter().find(|reply| rejects(reply)) else { return Ok(None) };
     let newest = newest_built_on(plan, &task.id, |id| asked[id]);

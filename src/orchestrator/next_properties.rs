@@ -8,9 +8,9 @@ use proptest::prelude::*;
 use proptest::test_runner::Config;
 
 use super::*;
-use crate::orchestrator::dispatch::Dispatch;
+use crate::orchestrator::dispatch::{Dispatch, files_in_sight};
 use crate::store::HistoryEntry;
-use crate::wire::Root;
+use crate::wire::{Artifact, Review, Root, code_hash};
 
 /// What every attempt of every task comes to, and in which order replies arrive.
 #[derive(Clone, Debug)]
@@ -28,20 +28,41 @@ impl World {
         u64::from_str_radix(&hash.as_str()[..8], 16).unwrap() % 100
     }
 
-    fn outcome(&self, job: &Job) -> Outcome {
+    /// `code` is what a check was given. Of the attempts that are to be tried again, those of checks are now and then a report
+    /// about other files.
+    fn outcome(&self, job: &Job, code: Option<ContentHash>) -> Outcome {
         let (again, never, rejected) = self.odds;
         let roll = self.roll(&job.task, job.attempt, "outcome");
         let faults = self.roll(&job.task, job.attempt, "verdict") < rejected;
+        let stale = code.is_some() && roll.is_multiple_of(2);
         match job.role {
             _ if roll < never => broken(false),
+            role if roll < never + again && stale => judged(role, faults, Some(ContentHash::of(b"other files"))),
             _ if roll < never + again => broken(true),
             Role::Planner => done(Some(Report::Plan(self.plan.clone()))),
-            role if role.checks() => verdict(if faults { Verdict::Changes } else { Verdict::Approve }),
+            role if role.checks() => judged(role, faults, code),
             // Of four versions: some rework advances, and some does not.
-            Role::Coder => files(u32::try_from(self.roll(&job.task, job.attempt, "file") % 4).unwrap()),
+            Role::Coder => written(&job.task, self.roll(&job.task, job.attempt, "file") % 4),
             _ => done(None),
         }
     }
+}
+
+/// A check's verdict on this code.
+fn judged(role: Role, faults: bool, code: Option<ContentHash>) -> Outcome {
+    if role == Role::Qa {
+        return done(Some(Report::Tests(test_run(!faults, code))));
+    }
+    let verdict = if faults { Verdict::Changes } else { Verdict::Approve };
+    done(Some(Report::Review(Review { verdict, findings: Vec::new(), judged: code })))
+}
+
+/// A version of the one file of a coder.
+fn written(task: &TaskId, version: u64) -> Outcome {
+    let sha256 = ContentHash::of(format!("{task}.{version}").as_bytes());
+    let path = format!("{task}.py").parse().unwrap();
+    let artifacts = vec![Artifact { path, sha256, bytes: 1, role: Role::Coder }];
+    Outcome::Completed { content: "so it is".into(), artifacts, report: None }
 }
 
 /// The history entry of a request, as it is sent.
@@ -63,7 +84,7 @@ struct Ran {
 fn simulate(world: &World, order: &[u8]) -> Ran {
     let mut facts = facts(None);
     let mut given = BTreeMap::new();
-    let mut open: Vec<Job> = Vec::new();
+    let mut open: Vec<(Job, Option<ContentHash>)> = Vec::new();
     let mut before = Attempts::new();
     for turn in 0.. {
         assert!(turn < 10_000, "the run does not end: {world:?}");
@@ -90,13 +111,15 @@ fn simulate(world: &World, order: &[u8]) -> Ran {
             if let Entry::Vacant(place) = given.entry((job.task.clone(), job.attempt)) {
                 place.insert(needs);
                 facts.requests.push(request(&facts, &now, &job));
-                open.push(job);
+                let code = code_hash(&files_in_sight(&facts, &now, &job.task, job.attempt, job.role));
+                let of_check = job.role.checks();
+                open.push((job, code.filter(|_| of_check)));
             }
         }
         let pick = usize::from(order[turn % order.len()]);
         assert!(!open.is_empty(), "nothing is open and nothing ends: {world:?}");
-        let job = open.swap_remove(pick % open.len());
-        let reply = reply(job.role, &job.task, job.attempt, world.outcome(&job));
+        let (job, code) = open.swap_remove(pick % open.len());
+        let reply = reply(job.role, &job.task, job.attempt, world.outcome(&job, code));
         assert!(facts.absorb(reply.clone()));
         assert!(!facts.absorb(reply), "a reply counts once");
     }
@@ -186,6 +209,9 @@ proptest! {
             for task in &plan.tasks {
                 let needs: Vec<_> = task.depends_on.iter().map(|need| (need.clone(), in_force[need])).collect();
                 prop_assert_eq!(&ran.given[&(task.id.clone(), in_force[&task.id])], &needs, "{}", task.id);
+                let reply = ran.facts.result(&task.id, in_force[&task.id]).unwrap();
+                let void = no_evidence(&ran.facts, plan, &in_force, task, reply);
+                prop_assert!(void.is_none(), "{}: {void:?}", task.id);
             }
         }
     }

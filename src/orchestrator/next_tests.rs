@@ -1,8 +1,11 @@
 //! The decision as a table: facts in, step out. Whole runs with random plans are in `next_properties.rs`.
 
 use super::*;
-use crate::wire::{Artifact, Goal, Review, RunId, TestFailure, TestReport, Verdict, WIRE_VERSION};
+use crate::orchestrator::dispatch::files_in_sight;
+use crate::wire::{Artifact, Goal, Review, RunId, TestFailure, TestReport, Verdict, WIRE_VERSION, code_hash};
 
+#[path = "evidence_tests.rs"]
+mod evidence;
 #[path = "progress_tests.rs"]
 mod progress;
 #[path = "next_properties.rs"]
@@ -51,8 +54,11 @@ fn files(version: u32) -> Outcome {
     Outcome::Completed { content: format!("version {version}"), artifacts, report: None }
 }
 
-/// A qa's reply: so many tests, of which these failed.
-fn tests(all: u32, failed: &[&str]) -> Outcome {
+/// A qa's reply to an attempt, about the code in its sight: so many tests, of which these failed.
+fn tests(facts: &Facts, (task, attempt): (usize, u32), all: u32, failed: &[&str]) -> Outcome {
+    let tasks = &facts.plan.as_ref().unwrap().tasks;
+    let now: Attempts = tasks.iter().map(|task| (task.id.clone(), attempt)).collect();
+    let judged = code_hash(&files_in_sight(facts, &now, &id(task), attempt, Role::Qa));
     let count = u32::try_from(failed.len()).unwrap();
     let failure = |name: &&str| TestFailure { name: (*name).to_owned(), message: "assert 1 == 2".into() };
     done(Some(Report::Tests(TestReport {
@@ -64,6 +70,9 @@ fn tests(all: u32, failed: &[&str]) -> Outcome {
         skipped: 0,
         outcome: "failed".into(),
         sandbox: "bwrap".into(),
+        exit: Some(i32::from(count > 0)),
+        judged,
+        canary: None,
         wall_ms: u64::from(all),
         failures: failed.iter().map(failure).collect(),
         output: "it took 0.03s".into(),
@@ -71,7 +80,27 @@ fn tests(all: u32, failed: &[&str]) -> Outcome {
 }
 
 fn verdict(verdict: Verdict) -> Outcome {
-    done(Some(Report::Review(Review { verdict, findings: Vec::new() })))
+    done(Some(Report::Review(Review { verdict, findings: Vec::new(), judged: None })))
+}
+
+/// A test run of this code, by its numbers.
+fn test_run(passed: bool, judged: Option<ContentHash>) -> TestReport {
+    TestReport {
+        passed,
+        tests: 2,
+        ok: if passed { 2 } else { 1 },
+        failed: u32::from(!passed),
+        errors: 0,
+        skipped: 0,
+        outcome: if passed { "passed" } else { "failed" }.into(),
+        sandbox: "bwrap".into(),
+        exit: Some(i32::from(!passed)),
+        judged,
+        canary: None,
+        wall_ms: 1,
+        failures: Vec::new(),
+        output: String::new(),
+    }
 }
 
 fn broken(retry: bool) -> Outcome {

@@ -8,7 +8,8 @@ fn after_rework(attempts: &[(u32, &[&str])]) -> Step {
     let mut facts = after(&pair, &[]);
     for (attempt, (version, failed)) in (1..).zip(attempts) {
         facts.absorb(reply(Role::Coder, &id(1), attempt, files(*version)));
-        facts.absorb(reply(Role::Qa, &id(2), attempt, tests(3, failed)));
+        let tested = tests(&facts, (2, attempt), 3, failed);
+        facts.absorb(reply(Role::Qa, &id(2), attempt, tested));
     }
     next(&facts, &Rules { rework_max: 9, ..rules() })
 }
@@ -56,7 +57,8 @@ fn a_coder_with_nothing_to_mend_is_not_idle_while_another_one_advances() {
     for attempt in 1..=REWORK_MAX {
         facts.absorb(reply(Role::Coder, &id(1), attempt, files(attempt)));
         facts.absorb(reply(Role::Coder, &id(2), attempt, files(100)));
-        facts.absorb(reply(Role::Qa, &id(3), attempt, tests(3, &["a"])));
+        let tested = tests(&facts, (3, attempt), 3, &["a"]);
+        facts.absorb(reply(Role::Qa, &id(3), attempt, tested));
     }
     assert_eq!(wants(&facts), named(&[("t1", 4), ("t2", 4)]));
 }
@@ -86,11 +88,13 @@ fn what_was_tried_before_a_retry_does_not_count() {
     let mut facts = after(&pair, &[]);
     for attempt in 1..=4 {
         facts.absorb(reply(Role::Coder, &id(1), attempt, files(1)));
-        facts.absorb(reply(Role::Qa, &id(2), attempt, tests(3, &["a"])));
+        let tested = tests(&facts, (2, attempt), 3, &["a"]);
+        facts.absorb(reply(Role::Qa, &id(2), attempt, tested));
     }
     facts.restart.first = [(id(1), 3), (id(2), 3)].into();
     assert_eq!(wants(&facts), named(&[("t1", 5)]));
     facts.absorb(reply(Role::Coder, &id(1), 5, files(1)));
-    facts.absorb(reply(Role::Qa, &id(2), 5, tests(3, &["a"])));
+    let tested = tests(&facts, (2, 5), 3, &["a"]);
+    facts.absorb(reply(Role::Qa, &id(2), 5, tested));
     assert_eq!(failure(&facts).kind, FailureKind::NoProgress);
 }

@@ -32,7 +32,7 @@ fn good() -> Outcome {
 }
 
 fn faulty() -> Outcome {
-    let report = Some(Report::Review(Review { verdict: Verdict::Changes, findings: Vec::new() }));
+    let report = Some(Report::Review(Review { verdict: Verdict::Changes, findings: Vec::new(), judged: None }));
     Outcome::Completed { content: "wrong".into(), artifacts: Vec::new(), report }
 }
 

@@ -11,7 +11,9 @@ use super::files::{self, WrittenFile};
 use super::{Desk, Product};
 use crate::sandbox::{Limits, Sandbox, TestRun};
 use crate::store::FileSet;
-use crate::wire::{Artifact, Failure, FailureKind, Report, Role, TestFailure, TestReport, Usage, limits};
+use crate::wire::{
+    Artifact, ContentHash, Failure, FailureKind, Report, Role, TestFailure, TestReport, Usage, code_hash, limits,
+};
 
 /// Failed tests that a report names.
 const FAILURES_MAX: usize = 20;
@@ -78,7 +80,7 @@ pub(super) async fn work(desk: &Desk, briefing: &Briefing, usage: &mut Usage) ->
     }
     let tester = desk.tester.as_ref().ok_or_else(|| Failure::never(FailureKind::Internal, "this worker is no qa"))?;
     let run = tester.run(&all).await?;
-    Ok(product(&run, artifacts))
+    Ok(product(&run, artifacts, code_hash(&briefing.task.files)))
 }
 
 fn read_tests(value: &serde_json::Value, known: &FileSet) -> Result<FileSet, Vec<String>> {
@@ -89,7 +91,7 @@ fn read_tests(value: &serde_json::Value, known: &FileSet) -> Result<FileSet, Vec
     if faults.is_empty() { Ok(written) } else { Err(faults) }
 }
 
-fn product(run: &TestRun, artifacts: Vec<Artifact>) -> Product {
+fn product(run: &TestRun, artifacts: Vec<Artifact>, judged: Option<ContentHash>) -> Product {
     let failures = run
         .failed_names
         .iter()
@@ -104,6 +106,9 @@ fn product(run: &TestRun, artifacts: Vec<Artifact>) -> Product {
         skipped: run.skipped,
         outcome: run.outcome.to_string(),
         sandbox: run.tier.to_string(),
+        exit: run.exit,
+        judged,
+        canary: None,
         wall_ms: u64::try_from(run.wall.as_millis()).unwrap_or(u64::MAX),
         failures: failures.collect(),
         output: limits::cut(&run.output, OUTPUT_BYTES_MAX),

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::briefing::Briefing;
 use super::{Desk, Product};
-use crate::wire::{Failure, FailureKind, Finding, Report, Review, Usage, Verdict};
+use crate::wire::{Failure, FailureKind, Finding, Report, Review, Task, Usage, Verdict, code_hash};
 
 #[derive(Deserialize)]
 struct Answer {
@@ -23,21 +23,21 @@ pub(super) async fn work(desk: &Desk, briefing: &Briefing, usage: &mut Usage) ->
     if briefing.files.is_empty() && briefing.context.is_empty() {
         return Err(Failure::never(FailureKind::NoFiles, "there is nothing to review: no file and no result"));
     }
-    let review = desk.ask_json(briefing, usage, read).await?;
+    let review = desk.ask_json(briefing, usage, |value| read(value, &briefing.task)).await?;
     Ok(Product { content: in_words(&review), artifacts: Vec::new(), report: Some(Report::Review(review)) })
 }
 
-fn read(value: &serde_json::Value) -> Result<Review, Vec<String>> {
+fn read(value: &serde_json::Value, task: &Task) -> Result<Review, Vec<String>> {
     let answer: Answer = serde_json::from_value(value.clone()).map_err(|error| vec![error.to_string()])?;
     if answer.verdict == Verdict::Changes && answer.findings.is_empty() {
         return Err(vec!["the verdict \"changes\" needs at least one finding that says what to change".into()]);
     }
     let findings = answer.findings.into_iter().enumerate().map(|(index, found)| Finding {
-        id: format!("r{}", index + 1),
+        id: format!("{}.{}.f{}", task.id, task.attempt, index + 1),
         file: found.file.filter(|file| !file.is_empty()),
         text: found.text,
     });
-    Ok(Review { verdict: answer.verdict, findings: findings.collect() })
+    Ok(Review { verdict: answer.verdict, findings: findings.collect(), judged: code_hash(&task.files) })
 }
 
 fn in_words(review: &Review) -> String {

@@ -80,6 +80,8 @@ pub enum FailureKind {
     Deadlock,
     /// Checks still fail after all allowed attempts.
     ReworkExhausted,
+    /// What a check said is no evidence: it judged other files, or its own worker's, or its tests cannot run.
+    NoEvidence,
     /// The task's worker died or vanished too often.
     Poison,
     /// The worker panicked.

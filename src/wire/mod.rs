@@ -30,7 +30,10 @@ pub use id::{BadId, ContentHash, RunId, TaskId, run_and_task};
 pub use message::{Message, MessageType, Metadata, Party};
 pub use path::{BadPath, FilePath, clashes};
 pub use plan::{Plan, PlanTask};
-pub use report::{Finding, Outcome, Report, Review, TestFailure, TestReport, Verdict};
+pub use report::{
+    AnswerVerdict, Answers, Canary, Finding, FindingAnswer, Outcome, Report, Review, TestFailure, TestReport, Verdict,
+    code_hash,
+};
 pub use role::{Role, UnknownRole};
 pub use run::{Owner, Restart, RunRecord, RunStatus, RunSummary, RunView, TaskStatus, TaskView};
 pub use subject::Root;

@@ -26,6 +26,7 @@ mod doctor;
 mod doctor_model;
 mod doors;
 mod drain;
+mod evidence;
 mod fence;
 mod garbage;
 mod harness;

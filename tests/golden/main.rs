@@ -146,18 +146,33 @@ fn replies() {
         skipped: 0,
         outcome: "failed".into(),
         sandbox: "bwrap".into(),
+        exit: Some(1),
+        judged: code_hash([&artifact()]),
+        canary: None,
         wall_ms: 842,
         failures: vec![TestFailure { name: "test_api.test_delete".into(), message: "assert 200 == 404".into() }],
         output: "1 failed, 22 passed".into(),
     };
     let review = Review {
         verdict: Verdict::Changes,
-        findings: vec![Finding { id: "r1".into(), file: Some("a.py".into()), text: "closes too late".into() }],
+        findings: vec![Finding { id: "t3.2.f1".into(), file: Some("a.py".into()), text: "closes too late".into() }],
+        judged: code_hash([&artifact()]),
+    };
+    let canary = Canary { fault: "todo/store.py: add raises an error".into(), survived: true };
+    let passed = TestReport { passed: true, ok: 23, failed: 0, exit: Some(0), canary: Some(canary), ..tests.clone() };
+    let answers = Answers {
+        answers: vec![FindingAnswer {
+            finding: "t3.1.f1".into(),
+            verdict: AnswerVerdict::Rejected,
+            why: "the goal asks for it".into(),
+        }],
     };
     let asked = Some(ContentHash::of(b"words"));
     check("reply_completed", &Reply { prompt: asked, ..reply(Role::Coder, "t1", completed("done", None)) });
     check("reply_plan", &reply(Role::Planner, "plan", completed("t1 coder", Some(Report::Plan(plan())))));
     check("reply_tests", &reply(Role::Qa, "t2", completed("did not pass", Some(Report::Tests(tests)))));
+    check("reply_tests_canary", &reply(Role::Qa, "t2", completed("passed", Some(Report::Tests(passed)))));
+    check("reply_answers", &reply(Role::Coder, "t1", completed("done", Some(Report::Answers(answers)))));
     check("reply_review", &reply(Role::Reviewer, "t3", completed("changes", Some(Report::Review(review)))));
     check("reply_failed", &reply(Role::Coder, "t1", Outcome::Failed { failure: failure() }));
     check("reply_canceled", &reply(Role::Coder, "t1", Outcome::Canceled { reason: "the run ended".into() }));
