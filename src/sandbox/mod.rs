@@ -19,6 +19,7 @@
 
 mod access;
 mod error;
+mod fault;
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code, reason = "walls are made of system calls; each one says why it is sound")]
 mod helper;
@@ -41,6 +42,7 @@ mod tier;
 mod verdict;
 
 pub use error::{Attempt, SandboxError};
+pub use fault::{Faulty, with_fault};
 pub use helper::helper_main;
 pub use limits::Limits;
 pub use python::Python;

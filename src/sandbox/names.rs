@@ -22,7 +22,7 @@ pub(super) fn promised(files: &BTreeMap<String, Vec<u8>>) -> Vec<TestName> {
     names
 }
 
-fn is_test_file(path: &str) -> bool {
+pub(super) fn is_test_file(path: &str) -> bool {
     let mut parts = path.split('/').rev();
     let name = parts.next().unwrap_or_default();
     let skipped = |part: &str| {
@@ -89,7 +89,7 @@ fn close(class: Option<Class>, module: &str, names: &mut Vec<TestName>) {
     }
 }
 
-fn function_name(line: &str) -> Option<&str> {
+pub(super) fn function_name(line: &str) -> Option<&str> {
     let rest = line.strip_prefix("async ").map_or(line, str::trim_start).strip_prefix("def ")?.trim_start();
     Some(&rest[..rest.find(|c: char| !c.is_alphanumeric() && c != '_')?])
 }
@@ -102,7 +102,7 @@ fn test_class(line: &str) -> Option<Class> {
 }
 
 /// The source with the inside of strings and comments blanked, lines kept.
-fn without_strings(source: &str) -> String {
+pub(super) fn without_strings(source: &str) -> String {
     let mut result = String::with_capacity(source.len());
     let mut rest = source;
     let mut quote: Option<&str> = None;
