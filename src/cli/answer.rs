@@ -9,7 +9,7 @@ use anyhow::Context;
 use super::exit::{Exit, ended};
 use super::talk::{on_out, plain, say};
 use crate::store::FileSet;
-use crate::wire::{Artifact, ContentHash, FailureKind, FilePath, Outcome, Reply, Report, limits};
+use crate::wire::{Artifact, ContentHash, FailureKind, FilePath, Outcome, Reply, limits};
 
 /// How an answer is printed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,9 +22,7 @@ pub(super) enum Shape {
 
 /// Prints the answer; a failed run is an error whose text is the failure, and how to look closer if it is kept.
 pub(super) fn print(reply: &Reply, shape: Shape, kept: bool) -> anyhow::Result<()> {
-    if let Some(Report::Tests(tests)) = reply.report() {
-        say(&tests.line());
-    }
+    reply.evidence().iter().for_each(|line| say(line));
     let usage = reply.usage;
     let about = if usage.estimated { "about " } else { "" };
     let tokens = format!("{about}{} tokens in, {} out", usage.input, usage.output);

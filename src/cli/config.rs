@@ -12,6 +12,7 @@ use clap::ColorChoice;
 pub(super) use self::file::File;
 use self::file::{Found, Place, find_files, read_file};
 use super::args::{Global, ModelArgs};
+use super::canary;
 use super::connection::Connections;
 use super::exit::{Exit, ended};
 use super::mcp::McpTable;
@@ -20,7 +21,7 @@ use crate::bus::failpoint::{self, Fault};
 use crate::bus::{ServerSources, StreamSettings};
 use crate::model::{ModelOptions, ModelSettings};
 use crate::orchestrator::{Rules, RunSettings};
-use crate::roles::RoleSet;
+use crate::roles::{CanaryRule, RoleSet};
 use crate::sandbox::{Choice, Python};
 use crate::sources::{ALLOWED_MAX, Allowed, Fetcher, Policy, Sources, Web};
 use crate::tools::{BadServer, ServerSpec};
@@ -41,6 +42,8 @@ pub(super) struct Config {
     pub(super) retention: Duration,
     pub(super) slots: HashMap<Role, usize>,
     pub(super) sandbox: Choice,
+    /// When tests are tried with a known fault.
+    pub(super) canary: CanaryRule,
     /// How the researcher reads pages.
     pub(super) sources: Sources,
     pub(super) cache: PathBuf,
@@ -87,6 +90,7 @@ impl Config {
             retention: retention(&file)?,
             slots: by_role(&file.slots, "slots")?,
             sandbox: sandbox.parse::<Choice>().map_err(usage)?,
+            canary: canary::rule(&file)?,
             sources: sources(&file)?,
             path: std::env::var_os("PATH"),
             server_sources: ServerSources {

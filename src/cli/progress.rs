@@ -97,6 +97,9 @@ impl Screen {
             (EventKind::Tool, Some(task), Some(attempt)) => {
                 self.line(&format!("  · {} tool {text}", label(event, task, attempt)), "·");
             }
+            (EventKind::Doubted, Some(task), Some(attempt)) => {
+                self.line(&format!("  ! {} doubt: {text}", label(event, task, attempt)), "!");
+            }
             (EventKind::Paused, ..) => self.line(&format!("  · {text}"), "·"),
             (EventKind::Completed, Some(task), Some(attempt)) => self.end(event, task, attempt, "✓", &text),
             (EventKind::Rejected | EventKind::Failed, Some(task), Some(attempt)) => {

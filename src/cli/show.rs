@@ -70,6 +70,10 @@ fn print(story: &Story, now: i64) -> anyhow::Result<()> {
             seen.artifacts.iter().map(|file| format!("{} ({} bytes)", file.path, file.bytes)).collect();
         out(&format!("files: {}", names.join(", ")))?;
     }
+    seen.evidence.iter().try_for_each(|line| out(line))?;
+    // Those of the result are among the evidence.
+    let earlier = |doubt: &&String| !seen.evidence.iter().any(|line| line.ends_with(doubt.as_str()));
+    seen.doubts.iter().filter(earlier).try_for_each(|doubt| out(&format!("doubt: {doubt}")))?;
     if let Some(answer) = &seen.answer {
         out(&format!("\n{}", answer.trim_end()))?;
     }

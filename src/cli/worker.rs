@@ -210,7 +210,7 @@ fn tester(config: &Config) -> Arc<Tester> {
     let candidates = config.python_candidates();
     let (cache, choice) = (config.cache.clone(), config.sandbox);
     let prepare: Prepare = Box::new(move || prepare(candidates.clone(), cache.clone(), choice).boxed());
-    let tester = Arc::new(Tester::new(prepare, Limits { cpu_s: TEST_CPU_S, ..Limits::default() }));
+    let tester = Arc::new(Tester::new(prepare, Limits { cpu_s: TEST_CPU_S, ..Limits::default() }, config.canary));
     let warming = tester.clone();
     tokio::spawn(async move {
         match warming.sandbox().await {

@@ -9,14 +9,18 @@ use std::time::Duration;
 use super::evidence::no_evidence;
 use super::facts::Facts;
 use super::loops::normal;
-use super::next::{Attempts, Job, checks_of};
+use super::next::{Attempts, Job, checks_of, targets};
 use crate::wire::{
-    Artifact, Content, ContentHash, ContextItem, FilePath, Message, MessageType, Metadata, Party, Plan, Reply, Role,
-    Root, RunId, Task, TaskId, WIRE_VERSION, limits,
+    Artifact, Content, ContentHash, ContextItem, FilePath, Finding, Message, MessageType, Metadata, Party, Plan, Reply,
+    Report, Role, Root, RunId, Task, TaskId, WIRE_VERSION, limits,
 };
 
 /// Bytes of a goal that travels inside a task.
 const GOAL_INLINE_BYTES_MAX: usize = 64 * 1024;
+/// Findings that a coder must answer at one attempt.
+const FINDINGS_MAX: usize = 100;
+/// Bytes of a finding's words beside its id; they stand whole in the evidence.
+const FINDING_BYTES_MAX: usize = 300;
 /// Description of the planner's task.
 const PLAN_TASK: &str = "Make a plan for the goal.";
 /// Description of the synthesizer's task.
@@ -47,6 +51,7 @@ impl Dispatch<'_> {
             goal,
             context,
             evidence,
+            findings: self.findings(job),
             files: files_in_sight(self.facts, self.attempts, &job.task, job.attempt, job.role),
             limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
         }
@@ -122,7 +127,30 @@ impl Dispatch<'_> {
             Some(task) => task.depends_on.iter().collect(),
             None => plan.tasks.iter().map(|task| &task.id).collect(),
         };
-        ids.into_iter().filter_map(|id| self.facts.result(id, *self.attempts.get(id)?)).collect()
+        let in_force = |id: &TaskId| self.facts.result(id, *self.attempts.get(id)?);
+        let mut replies: Vec<&Reply> = ids.iter().filter_map(|id| in_force(id)).collect();
+        // What a coder says to a reviewer's findings comes to the reviewer, also past the tasks between them.
+        if let Some(review) = plan.task(&job.task).filter(|task| task.role == Role::Reviewer) {
+            let others = targets(plan, review).into_iter().filter(|id| !ids.contains(&id));
+            let answers = others.filter_map(|id| in_force(&id));
+            replies.extend(answers.filter(|reply| matches!(reply.report(), Some(Report::Answers(_)))));
+        }
+        replies
+    }
+
+    /// What reviewers found in the attempt before, for a coder to answer.
+    fn findings(&self, job: &Job) -> Vec<Finding> {
+        let reviews = self.evidence(job).into_iter().filter(|_| job.role == Role::Coder);
+        let found = reviews.filter_map(|reply| match reply.report() {
+            Some(Report::Review(review)) => Some(&review.findings),
+            _ => None,
+        });
+        let short = |finding: &Finding| Finding {
+            id: limits::cut(&finding.id, FINDING_BYTES_MAX),
+            file: finding.file.as_ref().map(|file| limits::cut(file, FINDING_BYTES_MAX)),
+            text: limits::cut(&finding.text, FINDING_BYTES_MAX),
+        };
+        found.flatten().take(FINDINGS_MAX).map(short).collect()
     }
 
     /// Why the attempt before was not good enough: its own failure, or that it was no evidence, and the checks that found
@@ -210,7 +238,11 @@ fn json_bytes(text: &str) -> usize {
 /// Hash of what a task gives its worker. Limits, attempt numbers and times are left out, of evidence the numbers too: equal
 /// hashes are equal work.
 fn input_hash(task: &Task) -> ContentHash {
-    let context: Vec<&Content> = task.context.iter().map(|item| &item.content).collect();
+    let again = |content: &Content| match content {
+        Content::Inline { text } => Content::inline(without_attempts(text)),
+        other => other.clone(),
+    };
+    let context: Vec<Content> = task.context.iter().map(|item| again(&item.content)).collect();
     // The same tests of the same files fail after another time, at another address: that is no other evidence.
     let words = |item: &ContextItem| match &item.content {
         Content::Inline { text } => format!("{:x}", normal(text)),
@@ -222,4 +254,31 @@ fn input_hash(task: &Task) -> ContentHash {
     let retries = task.evidence.iter().filter(|item| item.task == task.id).map(|item| item.attempt).max();
     let input = (task.id.as_str(), &task.description, context, evidence, files, retries);
     ContentHash::of(&serde_json::to_vec(&input).unwrap_or_default())
+}
+
+/// A text with its findings' ids as they would be at any attempt: the same fault found again is the same words.
+fn without_attempts(text: &str) -> String {
+    let id = |word: &str| {
+        let (task, rest) = word.split_once('.')?;
+        let (attempt, number) = rest.split_once(".f")?;
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let plain = task.chars().all(|c| c.is_ascii_alphanumeric());
+        (plain && digits(attempt) && digits(number.trim_end_matches(|c: char| !c.is_alphanumeric())))
+            .then(|| format!("{task}.f{number}"))
+    };
+    text.split_inclusive(char::is_whitespace)
+        .map(|word| id(word.trim_end()).map_or_else(|| word.to_owned(), |id| id + &word[word.trim_end().len()..]))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_attempts;
+
+    #[test]
+    fn a_finding_that_comes_again_has_the_same_words() {
+        let found = |attempt: u32| format!("Review:\n- t3.{attempt}.f1 a.py: 1.5.f is odd\n- t3.{attempt}.f12: x.y.f3");
+        assert_eq!(without_attempts(&found(1)), without_attempts(&found(23)));
+        assert_eq!(without_attempts(&found(1)), "Review:\n- t3.f1 a.py: 1.5.f is odd\n- t3.f12: x.y.f3");
+    }
 }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Orchestrator;
 use super::claim::{Lease, Lost, TAKEOVERS_MAX};
+use super::doubts::doubts;
 use super::facts::{Facts, Try};
 use super::finish;
 use super::loops::LoopDetector;
@@ -224,8 +225,18 @@ impl<'a> Drive<'a> {
             return;
         }
         let event = result_event(&reply);
+        let key = (reply.task.clone(), reply.attempt);
         if self.facts.absorb(reply) {
             self.of.bus.tell(&event).await;
+            self.tell_doubts(&key).await;
+        }
+    }
+
+    /// Tells what in a reply is contradicted by what is stored.
+    async fn tell_doubts(&self, (task, attempt): &Try) {
+        let Some(reply) = self.facts.result(task, *attempt) else { return };
+        for doubt in doubts(&self.facts, &self.attempts(), reply) {
+            self.of.bus.tell(&Event::of_task(&reply.run, task, reply.role, *attempt, EventKind::Doubted, &doubt)).await;
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::claim::{Lease, Lost};
 use super::dispatch::result_files;
+use super::doubts::of_all;
 use super::facts::Facts;
 use super::next::{Rules, attempts};
 use crate::bus::{Bus, Point};
@@ -22,11 +23,13 @@ pub(super) fn completed(run: &RunId, generation: u32, facts: &Facts, rules: &Rul
     let answer =
         facts.results.iter().rev().find(|((task, _), reply)| *task == TaskId::answer() && reply.failure().is_none());
     let content = answer.map(|(_, reply)| reply.text().to_owned()).unwrap_or_default();
-    let (mut artifacts, mut report) = (Vec::new(), None);
+    let (mut artifacts, mut report, mut doubts) = (Vec::new(), None, Vec::new());
     if let Some(plan) = &facts.plan
         && let Ok(attempts) = attempts(facts, plan, rules)
     {
         artifacts = result_files(facts, plan, &attempts);
+        let in_force = plan.tasks.iter().filter_map(|task| facts.result(&task.id, attempts[&task.id]));
+        doubts = of_all(facts, &attempts, in_force.chain(answer.map(|(_, reply)| reply)));
         let tests = plan.tasks.iter().filter_map(|task| facts.result(&task.id, attempts[&task.id]));
         report = summed(tests.filter_map(|reply| match reply.report() {
             Some(Report::Tests(tests)) => Some(tests),
@@ -34,7 +37,7 @@ pub(super) fn completed(run: &RunId, generation: u32, facts: &Facts, rules: &Rul
         }));
     }
     let report = report.map(Report::Tests);
-    reply(run, generation, facts, Outcome::Completed { content, artifacts, report })
+    Reply { doubts, ..reply(run, generation, facts, Outcome::Completed { content, artifacts, report }) }
 }
 
 /// The run's reply when it cannot go on.

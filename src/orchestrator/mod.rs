@@ -6,10 +6,12 @@
 
 mod cancel;
 mod claim;
+mod claims;
 mod control;
 mod deadline;
 mod dispatch;
 mod doors;
+mod doubts;
 mod drive;
 mod due;
 mod evidence;

@@ -1,5 +1,6 @@
 //! A run as people see it: the same facts, in words.
 
+use super::doubts::of_all;
 use super::facts::Facts;
 use super::finish::status_of;
 use super::next::{Attempts, Rules, attempts};
@@ -30,6 +31,8 @@ pub async fn view(store: &Store, run: &RunId, rules: &Rules) -> Result<Option<Ru
         status: result.as_ref().map_or(recorded.record.status, status_of),
         tasks: tasks(&facts, rules),
         answer: result.as_ref().filter(|reply| reply.failure().is_none()).map(|reply| reply.text().to_owned()),
+        evidence: result.as_ref().map(Reply::evidence).unwrap_or_default(),
+        doubts: doubted(&facts, rules),
         failure: match &result {
             Some(reply) => reply.failure().cloned(),
             None => recorded.record.status.terminal().then(|| {
@@ -43,6 +46,12 @@ pub async fn view(store: &Store, run: &RunId, rules: &Rules) -> Result<Option<Ru
         goal: facts.goal.text,
         usage,
     }))
+}
+
+fn doubted(facts: &Facts, rules: &Rules) -> Vec<String> {
+    let plan = facts.plan.as_ref();
+    let in_force = plan.and_then(|plan| attempts(facts, plan, rules).ok()).unwrap_or_default();
+    of_all(facts, &in_force, facts.results.values())
 }
 
 fn tasks(facts: &Facts, rules: &Rules) -> Vec<TaskView> {

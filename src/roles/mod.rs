@@ -5,8 +5,10 @@
 //! its reply, so a task that runs twice does no harm.
 
 mod briefing;
+mod canary;
 mod citations;
 mod coder;
+mod collection;
 mod definition;
 mod documenter;
 mod files;
@@ -37,6 +39,7 @@ use crate::tools::Tools;
 use crate::wire::{Artifact, Failure, FailureKind, Outcome, Reply, Report, Role, Task, Usage};
 use crate::worker::Work;
 
+pub use self::canary::{CanaryRule, Survived};
 pub use self::definition::{RetryPolicy, RoleDefinition, RoleError, RoleLimits, RoleSet};
 pub use self::prompt::Prompt;
 pub use self::qa::{Prepare, Tester};
@@ -139,7 +142,10 @@ impl Desk {
         usage: &mut Usage,
         check: impl Fn(&Value) -> Result<T, Vec<String>> + Send + Sync,
     ) -> Result<T, Failure> {
-        let schema = self.definition.output.clone().unwrap_or(Value::Bool(true));
+        let schema = match &self.definition.output {
+            Some(shape) if self.definition.role == Role::Coder => coder::shape(shape, &briefing.task.findings),
+            shape => shape.clone().unwrap_or(Value::Bool(true)),
+        };
         if let Some(tools) = &self.tools {
             return toolbox::ask(self, tools, briefing, usage, &schema, check).await;
         }

@@ -65,6 +65,7 @@ fn render(template: &str, briefing: &Briefing) -> Result<String, minijinja::Erro
             context => briefing.context.iter().map(item).collect::<Vec<_>>(),
             evidence => briefing.evidence.iter().map(item).collect::<Vec<_>>(),
             files => shown_files(briefing),
+            findings => findings(briefing),
             sources => sources(briefing),
             excerpts => excerpts(briefing),
             not_read => not_read(briefing),
@@ -107,6 +108,11 @@ fn shown_files(briefing: &Briefing) -> Vec<minijinja::Value> {
         context! { path => path.as_str(), content => text, mark => mark.as_str() }
     });
     shown.collect()
+}
+
+fn findings(briefing: &Briefing) -> Vec<minijinja::Value> {
+    let found = briefing.task.findings.iter();
+    found.map(|one| context! { id => attribute(&one.id), file => one.file.as_deref().map(attribute) }).collect()
 }
 
 /// The words that our prompts mark their parts with.

@@ -1,4 +1,5 @@
-//! Quality assurance: pytest, really run, in the sandbox; the verdict is what it showed, never what a model says.
+//! Quality assurance: pytest, really run, in the sandbox; the verdict is what it showed, never what a model says. Tests of
+//! its own that do not even begin say nothing about the code: qa writes them anew, once, and else has no verdict.
 
 use std::collections::BTreeMap;
 
@@ -6,13 +7,16 @@ use futures::future::BoxFuture;
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 
-use super::briefing::{Briefing, storage};
+use super::briefing::{Briefing, Text, storage};
+use super::canary::{self, CanaryRule, Survived};
+use super::collection::uncollected;
 use super::files::{self, WrittenFile};
 use super::{Desk, Product};
-use crate::sandbox::{Limits, Sandbox, TestRun};
+use crate::sandbox::{Limits, Outcome, Sandbox, TestRun};
 use crate::store::FileSet;
 use crate::wire::{
-    Artifact, ContentHash, Failure, FailureKind, Report, Role, TestFailure, TestReport, Usage, code_hash, limits,
+    Artifact, Canary, ContentHash, Failure, FailureKind, FilePath, Report, Role, TestFailure, TestReport, Usage,
+    code_hash, limits,
 };
 
 /// Failed tests that a report names.
@@ -30,6 +34,7 @@ pub struct Tester {
     prepare: Prepare,
     sandbox: OnceCell<Sandbox>,
     limits: Limits,
+    canary: CanaryRule,
 }
 
 #[derive(Deserialize)]
@@ -39,9 +44,9 @@ struct WrittenTests {
 
 impl Tester {
     /// A tester whose sandbox comes from `prepare`. When that fails, the test task at hand is answered with the reason and
-    /// the next one tries again; nothing is ever run outside a sandbox.
-    pub fn new(prepare: Prepare, limits: Limits) -> Self {
-        Self { prepare, sandbox: OnceCell::new(), limits }
+    /// the next one tries again; nothing is ever run outside a sandbox. `canary` says when tests are tried themselves.
+    pub fn new(prepare: Prepare, limits: Limits, canary: CanaryRule) -> Self {
+        Self { prepare, sandbox: OnceCell::new(), limits, canary }
     }
 
     /// Makes the sandbox ready, or waits until it is.
@@ -56,31 +61,80 @@ impl Tester {
         let unavailable =
             |why: String| Failure::never(FailureKind::SandboxUnavailable, format!("qa has no sandbox: {why}"));
         let sandbox = self.sandbox().await.map_err(unavailable)?;
-        let named: BTreeMap<String, Vec<u8>> =
-            files.iter().map(|(path, content)| (path.to_string(), content.clone())).collect();
-        let run = sandbox.run_pytest(&named, &self.limits).await;
+        let run = sandbox.run_pytest(&named(files), &self.limits).await;
         run.map_err(|error| unavailable(format!("{:#}", anyhow::Error::from(error))))
+    }
+
+    /// What became of a known fault in a copy of the code, whose tests have passed.
+    async fn canary(&self, briefing: &Briefing, files: &FileSet, passed: &TestRun) -> Option<Canary> {
+        let sandbox = self.sandbox().await.ok()?;
+        canary::fly(&self.canary, sandbox, &self.limits, briefing, &named(files), passed.wall).await
     }
 }
 
-pub(super) async fn work(desk: &Desk, briefing: &Briefing, usage: &mut Usage) -> Result<Product, Failure> {
+fn named(files: &FileSet) -> BTreeMap<String, Vec<u8>> {
+    files.iter().map(|(path, content)| (path.to_string(), content.clone())).collect()
+}
+
+pub(super) async fn work(desk: &Desk, briefing: &mut Briefing, usage: &mut Usage) -> Result<Product, Failure> {
     if !briefing.files.keys().any(|path| path.is_python()) {
         let message = "qa got no Python file to test; the coder's reply names none, or the plan gives qa no coder task";
         return Err(Failure::never(FailureKind::NoFiles, message));
     }
-    let mut all = briefing.files.clone();
-    let mut artifacts = Vec::new();
-    if !all.keys().any(|path| path.is_test()) {
-        let written = desk.ask_json(briefing, usage, |value| read_tests(value, &briefing.files)).await?;
-        artifacts = desk.store.artifacts.put(&briefing.task.run, Role::Qa, &written).await.map_err(storage)?;
-        all.extend(written);
-    } else {
-        // Tests that qa wrote at an earlier attempt stay its own.
-        artifacts.extend(briefing.task.files.iter().filter(|file| file.role == Role::Qa).cloned());
-    }
     let tester = desk.tester.as_ref().ok_or_else(|| Failure::never(FailureKind::Internal, "this worker is no qa"))?;
-    let run = tester.run(&all).await?;
-    Ok(product(&run, artifacts, code_hash(&briefing.task.files)))
+    // Tests that qa wrote at an earlier attempt stay its own.
+    let mut own: Vec<Artifact> = briefing.task.files.iter().filter(|file| file.role == Role::Qa).cloned().collect();
+    if !briefing.files.keys().any(|path| path.is_test()) {
+        own = write(desk, briefing, usage).await?;
+    }
+    let mut run = tester.run(&briefing.files).await?;
+    if let Some(why) = broken(&run, &own, &briefing.files) {
+        // No code can pass tests that do not even begin, so their author is asked, and not the coder.
+        own.iter().for_each(|file| drop(briefing.files.remove(&file.path)));
+        briefing.evidence.push(Text { task: briefing.task.id.clone(), role: Role::Qa, content: rewrite_words(&why) });
+        own = write(desk, briefing, usage).await?;
+        run = tester.run(&briefing.files).await?;
+        if let Some(why) = broken(&run, &own, &briefing.files) {
+            let why = limits::cut(&why, FAILURE_BYTES_MAX);
+            let message = format!("qa wrote tests that cannot be collected, also when it wrote them anew: {why}");
+            return Err(Failure::again(FailureKind::NoEvidence, message));
+        }
+    }
+    let canary = match run.outcome {
+        Outcome::Passed => tester.canary(briefing, &briefing.files, &run).await,
+        _ => None,
+    };
+    let mut report = report(&run, code_hash(&briefing.task.files));
+    if tester.canary.survived == Survived::Fails && canary.as_ref().is_some_and(|canary| canary.survived) {
+        (report.passed, report.outcome) = (false, "canary".into());
+    }
+    let report = TestReport { canary, ..report };
+    Ok(Product { content: in_words(&run, &report), artifacts: own, report: Some(Report::Tests(report)) })
+}
+
+/// Has the model write tests, which join the files.
+async fn write(desk: &Desk, briefing: &mut Briefing, usage: &mut Usage) -> Result<Vec<Artifact>, Failure> {
+    let written = desk.ask_json(briefing, usage, |value| read_tests(value, &briefing.files)).await?;
+    let stored = desk.store.artifacts.put(&briefing.task.run, Role::Qa, &written).await.map_err(storage)?;
+    briefing.files.extend(written);
+    Ok(stored)
+}
+
+/// What pytest says of tests of qa's own that it cannot collect.
+fn broken(run: &TestRun, own: &[Artifact], all: &FileSet) -> Option<String> {
+    if run.errors == 0 {
+        return None;
+    }
+    let own: Vec<&str> = own.iter().map(|file| file.path.as_str()).collect();
+    let all: Vec<&str> = all.keys().map(FilePath::as_str).collect();
+    uncollected(&run.output, &own, &all).map(|why| limits::cut(&why, OUTPUT_BYTES_MAX))
+}
+
+fn rewrite_words(why: &str) -> String {
+    format!(
+        "pytest could not even collect the tests that you wrote:\n{why}\nThey are gone. Write them anew, and import only what \
+         the files define."
+    )
 }
 
 fn read_tests(value: &serde_json::Value, known: &FileSet) -> Result<FileSet, Vec<String>> {
@@ -91,14 +145,14 @@ fn read_tests(value: &serde_json::Value, known: &FileSet) -> Result<FileSet, Vec
     if faults.is_empty() { Ok(written) } else { Err(faults) }
 }
 
-fn product(run: &TestRun, artifacts: Vec<Artifact>, judged: Option<ContentHash>) -> Product {
+fn report(run: &TestRun, judged: Option<ContentHash>) -> TestReport {
     let failures = run
         .failed_names
         .iter()
         .take(FAILURES_MAX)
         .map(|test| TestFailure { name: test.name.clone(), message: limits::cut(&test.message, FAILURE_BYTES_MAX) });
-    let report = TestReport {
-        passed: run.outcome == crate::sandbox::Outcome::Passed,
+    TestReport {
+        passed: run.outcome == Outcome::Passed,
         tests: run.tests,
         ok: run.passed,
         failed: run.failures,
@@ -112,8 +166,7 @@ fn product(run: &TestRun, artifacts: Vec<Artifact>, judged: Option<ContentHash>)
         wall_ms: u64::try_from(run.wall.as_millis()).unwrap_or(u64::MAX),
         failures: failures.collect(),
         output: limits::cut(&run.output, OUTPUT_BYTES_MAX),
-    };
-    Product { content: in_words(run, &report), artifacts, report: Some(Report::Tests(report)) }
+    }
 }
 
 fn in_words(run: &TestRun, report: &TestReport) -> String {
@@ -128,6 +181,17 @@ fn in_words(run: &TestRun, report: &TestReport) -> String {
     if run.limited {
         text += "\nThe sandbox forbids what these tests seem to need (a server, several processes, a new session); \
                  test in one process, without sockets.";
+    }
+    match &report.canary {
+        Some(canary) if canary.survived => {
+            text += &format!(
+                "\nA known fault in a copy of the code was not noticed ({}): these tests prove little. Tests have to call what \
+                 they are about, and compare what it gives with what it should.",
+                canary.fault
+            );
+        }
+        Some(canary) => text += &format!("\nA known fault in a copy of the code was noticed ({}).", canary.fault),
+        None => {}
     }
     if !report.passed {
         text += &format!("\n\n{}", report.output);

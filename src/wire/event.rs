@@ -51,13 +51,15 @@ pub enum EventKind {
     Failed,
     /// The run has its result.
     Finished,
+    /// What a worker says is contradicted by what is stored, or is no evidence, or its tests missed a known fault.
+    Doubted,
     /// A role takes no task for a while, because its model's provider asks for a pause.
     Paused,
 }
 
 impl EventKind {
     /// All kinds; each is kept in the stream of events.
-    pub const ALL: [EventKind; 10] = [
+    pub const ALL: [EventKind; 11] = [
         EventKind::Claimed,
         EventKind::Planned,
         EventKind::Dispatched,
@@ -67,6 +69,7 @@ impl EventKind {
         EventKind::Rejected,
         EventKind::Failed,
         EventKind::Finished,
+        EventKind::Doubted,
         EventKind::Paused,
     ];
 
@@ -82,6 +85,7 @@ impl EventKind {
             EventKind::Rejected => "rejected",
             EventKind::Failed => "failed",
             EventKind::Finished => "finished",
+            EventKind::Doubted => "doubted",
             EventKind::Paused => "paused",
         }
     }

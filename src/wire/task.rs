@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::subject::TaskSubject;
-use super::{ContentHash, Failure, FilePath, Outcome, Report, Role, RunId, TaskId, Usage, WIRE_VERSION, limits};
+use super::{
+    ContentHash, Failure, FilePath, Finding, Outcome, Report, Role, RunId, TaskId, Usage, WIRE_VERSION, limits,
+};
 
 /// One unit of work for one role: everything its worker needs, inline or by reference.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,6 +30,9 @@ pub struct Task {
     /// Why the attempt before was not good enough.
     #[serde(default)]
     pub evidence: Vec<ContextItem>,
+    /// What reviewers found in the attempt before, in short, for a coder to answer by id; whole in the evidence.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<Finding>,
     /// The files to work on: attached, and written by the tasks before.
     #[serde(default)]
     pub files: Vec<Artifact>,
@@ -110,6 +115,9 @@ pub struct Reply {
     /// Which worker answered: service name, host and process.
     #[serde(default)]
     pub worker: String,
+    /// What in a run's result is contradicted by what is stored, one sentence each; only a run's own reply has any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub doubts: Vec<String>,
     /// Hash of the words that the model was asked with, when one was asked: who looks at the task later can tell whether the
     /// role's prompt has changed since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -173,8 +181,8 @@ impl Ask {
 impl Reply {
     /// A reply of this build's version, without usage and worker.
     pub fn new(role: Role, run: RunId, task: TaskId, attempt: u32, outcome: Outcome) -> Self {
-        let (usage, worker) = (Usage::default(), String::new());
-        Self { v: WIRE_VERSION, run, task, attempt, role, outcome, usage, worker, prompt: None }
+        let (usage, worker, doubts) = (Usage::default(), String::new(), Vec::new());
+        Self { v: WIRE_VERSION, run, task, attempt, role, outcome, usage, worker, doubts, prompt: None }
     }
 
     /// The identity of the task that it answers, as it stands in subjects.
@@ -185,6 +193,16 @@ impl Reply {
     /// The verdict, when it is the reply of a check.
     pub fn passed(&self) -> Option<bool> {
         self.report().and_then(Report::passed)
+    }
+
+    /// What the result of a run rests on, one line each, from data alone: the verdict of its tests, and the doubts. Prose
+    /// cannot change it.
+    pub fn evidence(&self) -> Vec<String> {
+        let verdict = match self.report() {
+            Some(Report::Tests(tests)) => Some(tests.line()),
+            _ => None,
+        };
+        verdict.into_iter().chain(self.doubts.iter().map(|doubt| format!("doubt: {doubt}"))).collect()
     }
 
     /// The text of the reply: the content of a completed one, the failure's message otherwise.

@@ -153,6 +153,7 @@ fn task_of(role: Role, run: RunId, ask: Ask, limit: Duration) -> Task {
         description: ask.description,
         context: ask.context.into_iter().map(item).collect(),
         evidence: Vec::new(),
+        findings: Vec::new(),
         files: Vec::new(),
         limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
     }
@@ -184,7 +185,14 @@ pub fn reply_answer(reply: &Reply, json: bool) -> Answer {
         Outcome::Failed { failure } => ("failed", Some(code_of(failure.kind))),
         Outcome::Canceled { .. } => ("canceled", Some(409)),
     };
-    let body = if json { serde_json::to_string(reply).unwrap_or_default() } else { reply.text().to_owned() };
+    // The last lines of an answer in words are the evidence for it.
+    let body = match json {
+        true => serde_json::to_string(reply).unwrap_or_default(),
+        false if reply.role == Role::Orchestrator && !reply.evidence().is_empty() => {
+            format!("{}\n\n{}", reply.text().trim_end(), reply.evidence().join("\n"))
+        }
+        false => reply.text().to_owned(),
+    };
     let answer = code.map_or_else(|| Answer::ok(""), |code| Answer::error(code, reply.text())).body(body);
     answer.header(HEADER_RUN, reply.run.as_str()).header(HEADER_STATUS, status)
 }

@@ -97,7 +97,17 @@ async fn a_coder_and_a_reviewer_that_repeat_themselves_are_stopped() {
     let server = TestServer::start().await;
     let verdict = json!({ "verdict": "changes", "findings": [{ "file": "made.py", "text": "I do not like it" }] });
     let plan = plan_rule(&[(Role::Coder, &[]), (Role::Qa, &[1]), (Role::Reviewer, &[1])]);
-    let story = script(&[vec![plan, json_rule(Role::Reviewer, 0, &verdict)], coder(true, None)].concat());
+    // It answers each finding, in the same words each time.
+    let answering = |attempt: u32| {
+        let mut rule = coder(true, None).remove(0);
+        rule["match"]["attempt"] = attempt.into();
+        let finding = format!("t3.{}.f1", attempt - 1);
+        rule["response"]["json"]["answers"] =
+            json!([{ "finding": finding, "verdict": "rejected", "why": "it is good" }]);
+        rule
+    };
+    let answers = vec![plan, answering(2), answering(3), json_rule(Role::Reviewer, 0, &verdict)];
+    let story = script(&[answers, coder(true, None)].concat());
     let roles = [Role::Orchestrator, Role::Planner, Role::Coder, Role::Qa, Role::Reviewer];
     let _fleet = cast_with(&server, &story, &roles, &[("OARLOCK_REWORK_MAX", "9")]).await;
     let run = submit(&server, "make it").await;
@@ -105,7 +115,7 @@ async fn a_coder_and_a_reviewer_that_repeat_themselves_are_stopped() {
     assert_eq!(failure.kind, FailureKind::RepeatedPattern, "{failure}");
     assert!(failure.message.contains("Repeated pattern") && failure.message.contains("period 3"), "{failure}");
     let asked = (asked(&server, &run, Role::Coder).await, asked(&server, &run, Role::Reviewer).await);
-    assert_eq!(asked, (2, 2), "the third attempt would have got what the second one got");
+    assert_eq!(asked, (3, 2), "the third review would have got what the second one got");
     server.assert_nothing_left().await;
 }
 

@@ -27,6 +27,7 @@ fn task(role: Role) -> Task {
         goal: Content::inline("say it"),
         context: Vec::new(),
         evidence: Vec::new(),
+        findings: Vec::new(),
         files: Vec::new(),
         limit_ms: 10_000,
     }

@@ -12,6 +12,7 @@
 #[path = "../common/aimock.rs"]
 mod aimock_process;
 mod bounds;
+mod canary;
 mod cancel;
 mod cancel_races;
 mod chaos;

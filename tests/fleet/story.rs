@@ -125,6 +125,7 @@ pub fn task(role: Role, description: &str, limit: Duration) -> Task {
         goal: Content::inline(description),
         context: Vec::new(),
         evidence: Vec::new(),
+        findings: Vec::new(),
         files: Vec::new(),
         limit_ms: u64::try_from(limit.as_millis()).unwrap(),
     }

@@ -127,6 +127,7 @@ fn plans_and_tasks() {
                 attempt: 1,
                 content: Content::Result { subject: "oarlock.result.qa.f2k7q3x5n6m4a2b3c4d5.t2.1".into() },
             }],
+            findings: vec![Finding { id: "t3.1.f1".into(), file: None, text: "closes too late".into() }],
             files: vec![artifact()],
             limit_ms: 900_000,
         },
@@ -175,6 +176,11 @@ fn replies() {
     check("reply_answers", &reply(Role::Coder, "t1", completed("done", Some(Report::Answers(answers)))));
     check("reply_review", &reply(Role::Reviewer, "t3", completed("changes", Some(Report::Review(review)))));
     check("reply_failed", &reply(Role::Coder, "t1", Outcome::Failed { failure: failure() }));
+    let doubted = Reply {
+        doubts: vec!["t1 #1 (coder): no such file".into()],
+        ..reply(Role::Coder, "t1", completed("done", None))
+    };
+    check("reply_doubted", &doubted);
     check("reply_canceled", &reply(Role::Coder, "t1", Outcome::Canceled { reason: "the run ended".into() }));
 }
 
@@ -242,6 +248,8 @@ fn records_and_views() {
             goal: "Write a function.".into(),
             tasks: vec![task],
             answer: None,
+            evidence: vec!["pytest did not pass: 22 of 23 tests ok, in sandbox bwrap".into()],
+            doubts: vec!["t2 #1 (qa): this is no evidence".into()],
             failure: Some(failure()),
             artifacts: vec![artifact()],
             usage: usage(),
