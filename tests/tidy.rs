@@ -207,3 +207,23 @@ fn every_test_that_the_documents_name_is_there() {
     }
     assert!(named > 30, "the table of docs/reliability.md is read as a table of {named} tests");
 }
+
+/// The same of the guards: each is named with its file, and a row that is called guarded names at least one.
+#[test]
+fn every_guard_names_a_test_that_is_there() {
+    let text = fs::read_to_string(root().join("docs/guards.md")).unwrap();
+    let mut named = 0;
+    for row in text.lines().filter(|line| line.starts_with("| ") && line.matches('|').count() == 6).skip(1) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let tests: Vec<&str> = cells[4].split('`').skip(1).step_by(2).collect();
+        for test in &tests {
+            let (file, function) = test.split_once("::").unwrap_or_else(|| panic!("{test} names no file and test"));
+            let source = fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+            assert!(source.contains(&format!("fn {function}(")), "docs/guards.md names {test}");
+            named += 1;
+        }
+        assert!(["guarded", "partly", "open", "state"].contains(&cells[2]), "row {}: {}", cells[0], cells[2]);
+        assert!(cells[2] != "guarded" || !tests.is_empty(), "row {} is guarded by no test", cells[0]);
+    }
+    assert!(named > 40, "the tables of docs/guards.md are read as tables of {named} tests");
+}
