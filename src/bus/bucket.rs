@@ -81,6 +81,13 @@ impl Bucket {
         Ok(kept.into_iter().filter_map(|kept| self.entry(kept)).collect())
     }
 
+    /// The same, of those that were stored after a revision.
+    pub async fn scan_after(&self, prefix: &str, revision: u64) -> Result<Vec<Entry>, BusError> {
+        let filter = self.subject(&format!("{prefix}.>"));
+        let kept = self.bus.scan_from(&self.stream, &filter, revision + 1).await?;
+        Ok(kept.into_iter().filter_map(|kept| self.entry(kept)).collect())
+    }
+
     /// Shows every key without a dot to `see`, in the order of their revisions, however many there are.
     pub async fn scan_heads(&self, mut see: impl FnMut(Entry)) -> Result<(), BusError> {
         let page = |kept: Vec<Kept>| {

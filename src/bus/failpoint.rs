@@ -56,6 +56,8 @@ pub enum Point {
     Blob,
     /// Shared state is written.
     State,
+    /// The changes of shared state that a reply proposes are made, with the verdict on them.
+    Decide,
     /// A message is acknowledged.
     Ack,
     /// A message is handed back.
@@ -106,7 +108,7 @@ static ARMED: OnceLock<Armed> = OnceLock::new();
 
 impl Point {
     /// All steps, in the order of a run's life.
-    pub const ALL: [Point; 24] = [
+    pub const ALL: [Point; 25] = [
         Point::Goal,
         Point::Record,
         Point::Start,
@@ -129,6 +131,7 @@ impl Point {
         Point::Dead,
         Point::Blob,
         Point::State,
+        Point::Decide,
         Point::Ack,
         Point::Nak,
     ];

@@ -158,6 +158,16 @@ impl Bus {
         }
     }
 
+    /// The last sequence that a stream has given; 0 when it never held anything.
+    ///
+    /// # Errors
+    /// When nobody tells.
+    pub async fn last_sequence(&self, stream: &str) -> Result<u64, BusError> {
+        let failed = |source| BusError::Core { what: format!("find the end of stream {stream}"), source };
+        let look = || in_time(async { Ok(self.js.get_stream(stream).await?.cached_info().state.last_sequence) });
+        patiently(look).await.map_err(failed)
+    }
+
     /// The subjects of the messages that fit `filter` and were stored before `before`, in nanoseconds since 1970: read from
     /// the oldest on, so that a stream of young messages costs one page; at most about [`SCAN_MESSAGES_MAX`].
     pub async fn subjects_before(&self, stream: &str, filter: &str, before: i64) -> Result<Vec<String>, BusError> {

@@ -58,7 +58,12 @@ fn next_step(error: &anyhow::Error) -> Option<&'static str> {
             return Some("oarlock retry <run> makes it again; a backup of the store has it");
         }
         Some(StoreError::TooLarge { .. }) => return Some("make it smaller, or split it"),
-        Some(StoreError::Unreadable { .. } | StoreError::BadName { .. } | StoreError::Contended { .. }) => return None,
+        Some(
+            StoreError::Unreadable { .. }
+            | StoreError::BadName { .. }
+            | StoreError::Contended { .. }
+            | StoreError::Conflict { .. },
+        ) => return None,
         None => error.downcast_ref::<BusError>(),
     };
     if let Some(bus) = bus {
@@ -92,7 +97,7 @@ impl Exit {
         let bus = match store {
             Some(StoreError::Bus(bus)) => Some(bus),
             Some(StoreError::BadName { .. } | StoreError::TooLarge { .. }) => return Exit::Usage,
-            Some(StoreError::Contended { .. }) => return Exit::Conflict,
+            Some(StoreError::Contended { .. } | StoreError::Conflict { .. }) => return Exit::Conflict,
             _ => error.downcast_ref::<BusError>(),
         };
         match bus {

@@ -67,7 +67,7 @@ enum Shown {
 }
 
 /// A run that was removed meanwhile is over as well.
-async fn is_over(bus: &Bus, run: &RunId) -> anyhow::Result<bool> {
+pub(super) async fn is_over(bus: &Bus, run: &RunId) -> anyhow::Result<bool> {
     let recorded = Store::new(bus).runs.record(run).await?;
     Ok(recorded.is_none_or(|recorded| recorded.record.status.terminal()))
 }

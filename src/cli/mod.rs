@@ -36,6 +36,7 @@ mod shell;
 mod show;
 mod show_task;
 mod state;
+mod state_watch;
 mod story;
 mod talk;
 mod up;

@@ -13,7 +13,7 @@ use super::story::{Story, Try, short};
 use crate::orchestrator::{Retold, retell};
 use crate::roles::Prompt;
 use crate::store::{FileSet, Store};
-use crate::wire::{Artifact, Outcome, Reply, Report, Role, Task, TaskId, TaskView};
+use crate::wire::{Artifact, Outcome, Reply, Report, Role, Task, TaskId, TaskView, limits};
 
 /// Lines around a change that a diff shows.
 const DIFF_CONTEXT_LINES: usize = 3;
@@ -21,6 +21,8 @@ const DIFF_CONTEXT_LINES: usize = 3;
 const DIFF_BYTES_MAX: usize = 512 * 1024;
 /// How long the diff of one file may be thought about; then it is a coarse one.
 const DIFF_MS_MAX: u64 = 500;
+/// Bytes of the value of a proposed change that a line shows.
+const CHANGE_BYTES_MAX: usize = 200;
 
 /// One attempt, ready to be shown.
 #[derive(Serialize)]
@@ -241,6 +243,11 @@ fn print_reply(reply: Option<&Reply>) -> anyhow::Result<()> {
             let place = finding.file.as_ref().map(|file| format!(" {file}")).unwrap_or_default();
             out(&format!("{}{place}: {}", finding.id, finding.text))?;
         }
+    }
+    for change in &reply.state {
+        let op = serde_json::to_value(change.op)?;
+        let value = limits::cut(&change.value.to_string(), CHANGE_BYTES_MAX);
+        out(&format!("state {} {}: {value}", op.as_str().unwrap_or_default(), change.name))?;
     }
     for file in reply.artifacts() {
         out(&format!("file {}  {} bytes  {}", file.path, file.bytes, &file.sha256.as_str()[..12]))?;

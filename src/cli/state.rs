@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Number, Value};
+use serde_json::{Number, Value, json};
 
 use super::answer::out;
 use super::args::{StateArgs, StateVerb};
 use super::attach;
 use super::config::Config;
 use super::exit::{Exit, ended};
-use crate::store::Store;
+use super::state_watch;
+use crate::store::{StateEntry, Store};
 
 /// One change of an update.
 enum Change {
@@ -22,29 +23,40 @@ pub(super) async fn state(config: &Config, args: StateArgs) -> anyhow::Result<()
     let bus = &reached.bus;
     let state = Store::new(bus).state;
     match args.verb {
-        StateVerb::Get { run, name: Some(name) } => match state.get(&run, &name).await? {
+        StateVerb::Get { run, name: Some(name), json } => match state.get(&run, &name).await? {
+            Some(entry) if json => out(&with_revision(&entry).to_string()),
             Some(entry) => out(&entry.value.to_string()),
             None => {
                 Err(ended(Exit::NotFound, format!("run {run} has no state {name}; all of it: oarlock state get {run}")))
             }
         },
-        StateVerb::Get { run, name: None } => {
+        StateVerb::Get { run, name: None, json } => {
             let all = state.all(&run).await?;
-            let values: BTreeMap<String, Value> = all.into_iter().map(|(name, entry)| (name, entry.value)).collect();
+            let shown = |entry: StateEntry| if json { with_revision(&entry) } else { entry.value };
+            let values: BTreeMap<String, Value> = all.into_iter().map(|(name, entry)| (name, shown(entry))).collect();
             out(&serde_json::to_string(&values)?)
         }
-        StateVerb::Set { run, name, value } => Ok(state.set(&run, &name, parse(&value)).await?),
-        StateVerb::Update { run, changes } => {
+        StateVerb::Set { run, name, value, expect } => {
+            let set = |values: &mut BTreeMap<String, Value>| drop(values.insert(name.clone(), parse(&value)));
+            Ok(state.update_at(&run, &[&name], expect, set).await.map(drop)?)
+        }
+        StateVerb::Watch { run, new, json } => state_watch::watch(config, bus, &run, new, json).await,
+        StateVerb::Update { run, changes, expect } => {
             let changes = changes.iter().map(|text| change(text)).collect::<anyhow::Result<Vec<_>>>()?;
             let names: Vec<&str> = changes.iter().map(|(name, _)| name.as_str()).collect();
             let mut wrong = None;
-            let written = state.update(&run, &names, |values| wrong = apply(&changes, values).err()).await?;
+            let written = state.update_at(&run, &names, expect, |values| wrong = apply(&changes, values).err()).await?;
             match wrong {
                 Some(why) => Err(ended(Exit::Usage, why)),
                 None => out(&serde_json::to_string(&written)?),
             }
         }
     }
+}
+
+/// A value as `--json` shows it.
+pub(super) fn with_revision(entry: &StateEntry) -> Value {
+    json!({ "value": entry.value, "revision": entry.revision })
 }
 
 /// JSON, or else text as it is.

@@ -57,7 +57,13 @@ impl Story {
         let mut tries: Vec<Try> = asked.collect();
         let mut ended_at = None;
         let result = TaskSubject::of_run(run, record.generation);
+        let verdicts = store.state.verdicts(run).await?;
         for (to, reply, at) in store.results.dated(run).await? {
+            let verdict = verdicts.get(&(to.task.clone(), to.attempt));
+            let reply = match verdict {
+                Some(verdict) => verdict.judged(reply),
+                None => reply,
+            };
             match tries.iter_mut().find(|one| one.task == to.task && one.attempt == to.attempt) {
                 Some(one) => (one.reply, one.answered_at) = (Some(reply), Some(at)),
                 None if to == result => ended_at = Some(at),

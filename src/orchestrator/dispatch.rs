@@ -12,7 +12,7 @@ use super::loops::normal;
 use super::next::{Attempts, Job, checks_of, targets};
 use crate::wire::{
     Artifact, Content, ContentHash, ContextItem, FilePath, Finding, Message, MessageType, Metadata, Party, Plan, Reply,
-    Report, Role, Root, RunId, Task, TaskId, WIRE_VERSION, limits,
+    Report, Role, Root, RunId, StateView, Task, TaskId, WIRE_VERSION, limits,
 };
 
 /// Bytes of a goal that travels inside a task.
@@ -53,6 +53,7 @@ impl Dispatch<'_> {
             evidence,
             findings: self.findings(job),
             files: files_in_sight(self.facts, self.attempts, &job.task, job.attempt, job.role),
+            state: self.seen(job),
             limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
         }
     }
@@ -70,7 +71,15 @@ impl Dispatch<'_> {
             reference: Some(self.root.task(&task.subject())),
         };
         let from = Party::Role(Role::Orchestrator);
-        Message::new(from, Party::Role(task.role), MessageType::Request, task.description.clone(), metadata)
+        let to = Party::Role(task.role);
+        let message = Message::new(from, to, MessageType::Request, task.description.clone(), metadata);
+        Message { state: task.state.clone(), ..message }
+    }
+
+    /// The shared state as the task shows it: what the request keeps, or what there is now for one that nobody has asked yet.
+    fn seen(&self, job: &Job) -> StateView {
+        let asked = self.facts.request_of(&job.task, job.attempt);
+        asked.map_or(&self.facts.state, |entry| &entry.message.state).clone()
     }
 
     /// One more than the most hops among the requests of this generation that led to the task: the planner's, those whose
@@ -236,7 +245,7 @@ fn json_bytes(text: &str) -> usize {
 }
 
 /// Hash of what a task gives its worker. Limits, attempt numbers and times are left out, of evidence the numbers too: equal
-/// hashes are equal work.
+/// hashes are equal work. The shared state is left out too: who goes in circles may well count his rounds in it.
 fn input_hash(task: &Task) -> ContentHash {
     let again = |content: &Content| match content {
         Content::Inline { text } => Content::inline(without_attempts(text)),

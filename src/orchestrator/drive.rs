@@ -161,6 +161,9 @@ impl<'a> Drive<'a> {
             if let Some(reply) = self.ended.take() {
                 return self.finish(reply).await;
             }
+            if let Err(lost) = self.decide_proposals().await? {
+                return Ok(Stop::Lost(lost));
+            }
             match next(&self.facts, &self.of.settings.rules) {
                 Step::Adopt(plan) => {
                     if let Err(lost) = self.adopt(plan).await? {
@@ -224,11 +227,13 @@ impl<'a> Drive<'a> {
             }
             return;
         }
-        let event = result_event(&reply);
         let key = (reply.task.clone(), reply.attempt);
         if self.facts.absorb(reply) {
-            self.of.bus.tell(&event).await;
-            self.tell_doubts(&key).await;
+            let counted = self.facts.results.get(&key).map(result_event);
+            if let Some(event) = counted {
+                self.of.bus.tell(&event).await;
+                self.tell_doubts(&key).await;
+            }
         }
     }
 

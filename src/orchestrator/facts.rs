@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use crate::store::{HistoryEntry, Store, StoreError};
-use crate::wire::{Artifact, Goal, Message, Outcome, Plan, Reply, Restart, Role, RunId, RunRecord, TaskId};
+use crate::wire::{
+    Artifact, Goal, Message, Outcome, Plan, Reply, Restart, Role, RunId, RunRecord, StateVerdict, StateView, TaskId,
+};
 
 /// One attempt of a task.
 pub(super) type Try = (TaskId, u32);
@@ -22,6 +24,12 @@ pub struct Facts {
     pub results: BTreeMap<(TaskId, u32), Reply>,
     /// Where the generation began, when it is not the first.
     pub restart: Restart,
+    /// The shared state as it is shown to tasks that are asked for now.
+    pub state: StateView,
+    /// What became of the changes of shared state that replies proposed.
+    pub verdicts: BTreeMap<(TaskId, u32), StateVerdict>,
+    /// Completed replies whose changes nobody has decided on yet, in the order in which they came: they do not count so far.
+    pub undecided: Vec<Reply>,
 }
 
 impl Facts {
@@ -36,32 +44,63 @@ impl Facts {
         };
         let requests = store.runs.history(run).await?;
         let restart = record.restart.clone().unwrap_or_default();
-        let mut facts = Self { goal, plan, requests, results: BTreeMap::new(), restart };
+        let mut facts = Self { plan, requests, restart, ..Self::fresh(goal) };
         facts.reconcile(store, run).await?;
         Ok(Some(facts))
     }
 
     /// The facts of a run that nobody has held yet: its goal.
     pub(super) fn fresh(goal: Goal) -> Self {
-        Self { goal, plan: None, requests: Vec::new(), results: BTreeMap::new(), restart: Restart::default() }
+        Self {
+            goal,
+            plan: None,
+            requests: Vec::new(),
+            results: BTreeMap::new(),
+            restart: Restart::default(),
+            state: StateView::default(),
+            verdicts: BTreeMap::new(),
+            undecided: Vec::new(),
+        }
     }
 
     /// Reads all results anew: the live copies can be missed.
     pub(super) async fn reconcile(&mut self, store: &Store, run: &RunId) -> Result<(), StoreError> {
-        for (_, reply) in store.results.of_run(run).await? {
+        let replies = store.results.of_run(run).await?;
+        if replies.iter().any(|(_, reply)| proposes(reply)) {
+            self.verdicts.extend(store.state.verdicts(run).await?);
+        }
+        for (_, reply) in replies {
             self.absorb(reply);
         }
         Ok(())
     }
 
-    /// Takes a reply in; true when it was not known. The first one counts.
+    /// Takes a reply in; true when it counts from now on. The first one counts, and one that proposes changes of shared state
+    /// only when these are decided on: as a failure, if they were refused.
     pub(super) fn absorb(&mut self, reply: Reply) -> bool {
         let key = (reply.task.clone(), reply.attempt);
         if reply.role == Role::Orchestrator || self.results.contains_key(&key) {
             return false;
         }
+        let reply = match self.verdicts.get(&key) {
+            Some(verdict) => verdict.judged(reply),
+            None if proposes(&reply) => {
+                if !self.undecided.iter().any(|known| (&known.task, known.attempt) == (&key.0, key.1)) {
+                    self.undecided.push(reply);
+                }
+                return false;
+            }
+            None => reply,
+        };
         self.results.insert(key, reply);
         true
+    }
+
+    /// The request for an attempt.
+    pub(super) fn request_of(&self, task: &TaskId, attempt: u32) -> Option<&HistoryEntry> {
+        let is_it =
+            |entry: &&HistoryEntry| entry.message.metadata.task == *task && entry.message.metadata.attempt == attempt;
+        self.requests.iter().find(is_it)
     }
 
     /// The reply to an attempt.
@@ -132,4 +171,9 @@ impl Facts {
         });
         open.collect()
     }
+}
+
+/// True for a reply whose changes of shared state must be decided on before it counts.
+fn proposes(reply: &Reply) -> bool {
+    matches!(reply.outcome, Outcome::Completed { .. }) && reply.role != Role::Orchestrator && !reply.state.is_empty()
 }

@@ -19,6 +19,7 @@ mod facts;
 mod finish;
 mod loops;
 mod next;
+mod proposals;
 mod restart;
 mod retell;
 mod retry;

@@ -47,6 +47,7 @@ impl Drive<'_> {
         }
         // Before the store says that the run is ours: whoever sleeps from here on sends nothing as if it were the first.
         let now = self.of.bus.server_now().await?;
+        self.facts.state = self.of.store.state.view(&self.lease.run).await?;
         if let Err(lost) = self.lease.hold(&self.of.store).await? {
             return Ok(Err(Unsent::Lost(lost)));
         }
@@ -253,9 +254,7 @@ impl Drive<'_> {
     }
 
     fn request_of(&self, task: &TaskId, attempt: u32) -> Option<&HistoryEntry> {
-        let is_it =
-            |entry: &&HistoryEntry| entry.message.metadata.task == *task && entry.message.metadata.attempt == attempt;
-        self.facts.requests.iter().find(is_it)
+        self.facts.request_of(task, attempt)
     }
 
     /// Attempts that this holder sent and that have no answer.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::briefing::{Briefing, storage};
 use super::files::{self, WrittenFile};
-use super::{Desk, Product};
+use super::{Desk, Product, state};
 use crate::store::FileSet;
 use crate::wire::{
     AnswerVerdict, Answers, Artifact, Failure, FilePath, Finding, FindingAnswer, Report, Role, Usage, clashes,
@@ -34,7 +34,8 @@ pub(super) async fn work(desk: &Desk, briefing: &Briefing, usage: &mut Usage) ->
     let task = &briefing.task;
     // A role file of one's own may know no answers; then none are asked for.
     let findings = if may_answer(desk.definition.output.as_ref()) { &task.findings[..] } else { &[] };
-    let change = desk.ask_json(briefing, usage, |value| read(value, &briefing.files, findings)).await?;
+    let read = |value: &Value| Ok((read(value, &briefing.files, findings)?, state::proposed(task, value)?));
+    let (change, state) = desk.ask_json(briefing, usage, read).await?;
     let stored = desk.store.artifacts.put(&task.run, Role::Coder, &change.written).await.map_err(storage)?;
     // What coders wrote before stays in the set, unless it was rewritten or deleted.
     let untouched = |file: &&Artifact| {
@@ -47,7 +48,7 @@ pub(super) async fn work(desk: &Desk, briefing: &Briefing, usage: &mut Usage) ->
     let answered = in_words(&change.answers, findings);
     let content = format!("{}{answered}\n\nFiles: {}", change.summary.trim(), names.join(", "));
     let report = (!change.answers.is_empty()).then_some(Report::Answers(Answers { answers: change.answers }));
-    Ok(Product { content, artifacts, report })
+    Ok(Product { content, artifacts, report, state })
 }
 
 fn may_answer(shape: Option<&Value>) -> bool {

@@ -14,7 +14,7 @@ pub(super) async fn work(desk: &Desk, briefing: &Briefing, usage: &mut Usage) ->
     let path = README.parse().map_err(|bad| Failure::never(FailureKind::PathRefused, format!("{bad}")))?;
     let files = FileSet::from([(path, format!("{text}\n").into_bytes())]);
     let artifacts = desk.store.artifacts.put(&briefing.task.run, Role::Documenter, &files).await.map_err(storage)?;
-    Ok(Product { content: text.to_owned(), artifacts, report: None })
+    Ok(Product { artifacts, ..Product::text(text.to_owned()) })
 }
 
 /// The text without the code fence that models like to put around a whole Markdown file.

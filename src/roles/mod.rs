@@ -18,6 +18,7 @@ mod prompt;
 mod qa;
 mod researcher;
 mod reviewer;
+mod state;
 mod toolbox;
 mod toolwords;
 mod trouble;
@@ -36,7 +37,7 @@ use crate::model::{
 use crate::sources::Sources;
 use crate::store::Store;
 use crate::tools::Tools;
-use crate::wire::{Artifact, Failure, FailureKind, Outcome, Reply, Report, Role, Task, Usage};
+use crate::wire::{Artifact, Failure, FailureKind, Outcome, Reply, Report, Role, StateChange, Task, Usage};
 use crate::worker::Work;
 
 pub use self::canary::{CanaryRule, Survived};
@@ -71,11 +72,17 @@ struct Product {
     content: String,
     artifacts: Vec<Artifact>,
     report: Option<Report>,
+    /// What it proposes to change in the shared state.
+    state: Vec<StateChange>,
 }
 
 impl Product {
     fn text(content: String) -> Self {
-        Self { content, artifacts: Vec::new(), report: None }
+        Self { content, artifacts: Vec::new(), report: None, state: Vec::new() }
+    }
+
+    fn proposing(self, state: Vec<StateChange>) -> Self {
+        Self { state, ..self }
     }
 }
 
@@ -87,11 +94,13 @@ impl Work for Desk {
             Ok(mut briefing) => (self.produce(&mut briefing, &mut usage).await, briefing.asked.into_inner()),
             Err(failure) => (Err(failure), None),
         };
-        let outcome = match made {
-            Ok(Product { content, artifacts, report }) => Outcome::Completed { content, artifacts, report },
-            Err(failure) => Outcome::Failed { failure },
+        let (outcome, state) = match made {
+            Ok(Product { content, artifacts, report, state }) => {
+                (Outcome::Completed { content, artifacts, report }, state)
+            }
+            Err(failure) => (Outcome::Failed { failure }, Vec::new()),
         };
-        Reply { usage, prompt, ..task.reply(outcome) }
+        Reply { usage, prompt, state, ..task.reply(outcome) }
     }
 }
 
@@ -142,10 +151,11 @@ impl Desk {
         usage: &mut Usage,
         check: impl Fn(&Value) -> Result<T, Vec<String>> + Send + Sync,
     ) -> Result<T, Failure> {
-        let schema = match &self.definition.output {
+        let output = match &self.definition.output {
             Some(shape) if self.definition.role == Role::Coder => coder::shape(shape, &briefing.task.findings),
             shape => shape.clone().unwrap_or(Value::Bool(true)),
         };
+        let schema = state::shape(&briefing.task, &output);
         if let Some(tools) = &self.tools {
             return toolbox::ask(self, tools, briefing, usage, &schema, check).await;
         }

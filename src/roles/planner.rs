@@ -15,7 +15,8 @@ pub(super) async fn work(desk: &Desk, briefing: &Briefing, usage: &mut Usage) ->
         proposal.check()
     });
     let plan = plan.await?;
-    Ok(Product { content: in_words(&plan), artifacts: Vec::new(), report: Some(Report::Plan(plan)) })
+    let content = in_words(&plan);
+    Ok(Product { report: Some(Report::Plan(plan)), ..Product::text(content) })
 }
 
 fn in_words(plan: &Plan) -> String {

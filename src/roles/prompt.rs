@@ -4,6 +4,7 @@ use minijinja::{Environment, UndefinedBehavior, context};
 
 use super::briefing::Briefing;
 use super::definition::RoleDefinition;
+use super::state;
 use crate::store::Store;
 use crate::wire::{ContentHash, Failure, FailureKind, Role, Task, acts, limits};
 
@@ -69,6 +70,7 @@ fn render(template: &str, briefing: &Briefing) -> Result<String, minijinja::Erro
             sources => sources(briefing),
             excerpts => excerpts(briefing),
             not_read => not_read(briefing),
+            state => state::shown(&briefing.task.state),
         },
     )
 }
@@ -116,7 +118,7 @@ fn findings(briefing: &Briefing) -> Vec<minijinja::Value> {
 }
 
 /// The words that our prompts mark their parts with.
-const TAGS: [&str; 8] = ["excerpt", "fault", "file", "goal", "result", "source", "system", "task"];
+const TAGS: [&str; 9] = ["excerpt", "fault", "file", "goal", "result", "source", "state", "system", "task"];
 /// Names between `<` and `>` that begin or end something in the chat templates of models that people run themselves; in
 /// those of others the name stands between `<|` and `|>`.
 const COMMANDS: [&str; 12] = [
@@ -167,7 +169,7 @@ fn not_read(briefing: &Briefing) -> Vec<minijinja::Value> {
 }
 
 /// A stranger's text without our own marks: it must not end its part of the prompt, or begin one that looks like another.
-fn defused(text: &str) -> String {
+pub(super) fn defused(text: &str) -> String {
     let is_ours = |piece: &str| {
         let name = piece.trim_start_matches(|c: char| c == '/' || c.is_whitespace());
         let name = name.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();

@@ -109,7 +109,8 @@ pub(super) async fn work(desk: &Desk, briefing: &mut Briefing, usage: &mut Usage
         (report.passed, report.outcome) = (false, "canary".into());
     }
     let report = TestReport { canary, ..report };
-    Ok(Product { content: in_words(&run, &report), artifacts: own, report: Some(Report::Tests(report)) })
+    let content = in_words(&run, &report);
+    Ok(Product { artifacts: own, report: Some(Report::Tests(report)), ..Product::text(content) })
 }
 
 /// Has the model write tests, which join the files.

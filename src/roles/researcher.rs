@@ -12,9 +12,9 @@ use serde::Deserialize;
 use super::briefing::Briefing;
 use super::citations::Citable;
 use super::prompt::attribute;
-use super::{Desk, Product};
+use super::{Desk, Product, state};
 use crate::sources::{self, Gathered, Page, Wanted, Web, words_of};
-use crate::wire::{Failure, FailureKind, Role, Usage};
+use crate::wire::{Failure, FailureKind, Role, StateChange, Usage};
 
 /// Part of a task's limit that reading may take: what the model's two calls leave.
 const READ_SHARE: (u32, u32) = (1, 10);
@@ -32,6 +32,9 @@ struct Answer {
     findings: Vec<Finding>,
     not_found: Vec<String>,
 }
+
+/// What a model found, and what it proposes.
+type Reading = (Answer, Vec<StateChange>);
 
 #[derive(Clone, Deserialize)]
 struct Finding {
@@ -65,6 +68,7 @@ pub(super) async fn work(desk: &Desk, briefing: &mut Briefing, usage: &mut Usage
     let marked = Mutex::new(None);
     let answer = desk.ask_json(briefing, usage, |value| {
         let answer: Answer = serde_json::from_value(value.clone()).map_err(|error| vec![error.to_string()])?;
+        let state = state::proposed(&briefing.task, value)?;
         if answer.findings.is_empty() && answer.not_found.is_empty() {
             return Err(vec!["say what was found, or what could not be found".into()]);
         }
@@ -72,27 +76,27 @@ pub(super) async fn work(desk: &Desk, briefing: &mut Briefing, usage: &mut Usage
             answer.findings.iter().filter_map(|finding| citable.check(&finding.source).err()).collect();
         faults.dedup();
         if faults.is_empty() {
-            return Ok(answer);
+            return Ok((answer, state));
         }
-        keep_better(&mut marked.lock().unwrap_or_else(PoisonError::into_inner), answer, &citable);
+        keep_better(&mut marked.lock().unwrap_or_else(PoisonError::into_inner), answer, state, &citable);
         Err(faults)
     });
-    let answer = match answer.await {
+    let (answer, state) = match answer.await {
         Ok(answer) => answer,
         Err(failure) => marked.into_inner().unwrap_or_else(PoisonError::into_inner).ok_or(failure)?,
     };
-    Ok(Product::text(in_words(&answer, &citable, &briefing.material)))
+    Ok(Product::text(in_words(&answer, &citable, &briefing.material)).proposing(state))
 }
 
 /// Keeps of two readings the one of which more stands; of equal ones the first, which is the more trusted reading of an
 /// answer and the earlier answer.
-fn keep_better(kept: &mut Option<Answer>, answer: Answer, citable: &Citable<'_>) {
+fn keep_better(kept: &mut Option<Reading>, answer: Answer, state: Vec<StateChange>, citable: &Citable<'_>) {
     let worth = |answer: &Answer| {
         let stands = answer.findings.iter().filter(|finding| citable.check(&finding.source).is_ok()).count();
         (stands, Reverse(answer.findings.len() - stands))
     };
-    if kept.as_ref().is_none_or(|kept| worth(&answer) > worth(kept)) {
-        *kept = Some(answer);
+    if kept.as_ref().is_none_or(|(kept, _)| worth(&answer) > worth(kept)) {
+        *kept = Some((answer, state));
     }
 }
 
@@ -198,8 +202,8 @@ mod tests {
             (&["[1]", "[1]", "[8]"], "a better one", "a better one"),
             (&["[1]", "[1]", "[8]", "[9]"], "more that does not stand", "a better one"),
         ] {
-            keep_better(&mut kept, answer(sources, text), &citable);
-            assert_eq!(kept.as_ref().unwrap().findings[0].text, then);
+            keep_better(&mut kept, answer(sources, text), Vec::new(), &citable);
+            assert_eq!(kept.as_ref().unwrap().0.findings[0].text, then);
         }
     }
 }

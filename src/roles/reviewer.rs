@@ -1,9 +1,10 @@
 //! The reviewer: a verdict, and findings with ids that the next attempt can answer.
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::briefing::Briefing;
-use super::{Desk, Product};
+use super::{Desk, Product, state};
 use crate::wire::{Failure, FailureKind, Finding, Report, Review, Task, Usage, Verdict, code_hash};
 
 #[derive(Deserialize)]
@@ -23,11 +24,12 @@ pub(super) async fn work(desk: &Desk, briefing: &Briefing, usage: &mut Usage) ->
     if briefing.files.is_empty() && briefing.context.is_empty() {
         return Err(Failure::never(FailureKind::NoFiles, "there is nothing to review: no file and no result"));
     }
-    let review = desk.ask_json(briefing, usage, |value| read(value, &briefing.task)).await?;
-    Ok(Product { content: in_words(&review), artifacts: Vec::new(), report: Some(Report::Review(review)) })
+    let read = |value: &Value| Ok((read(value, &briefing.task)?, state::proposed(&briefing.task, value)?));
+    let (review, state) = desk.ask_json(briefing, usage, read).await?;
+    Ok(Product { report: Some(Report::Review(review.clone())), ..Product::text(in_words(&review)) }.proposing(state))
 }
 
-fn read(value: &serde_json::Value, task: &Task) -> Result<Review, Vec<String>> {
+fn read(value: &Value, task: &Task) -> Result<Review, Vec<String>> {
     let answer: Answer = serde_json::from_value(value.clone()).map_err(|error| vec![error.to_string()])?;
     if answer.verdict == Verdict::Changes && answer.findings.is_empty() {
         return Err(vec!["the verdict \"changes\" needs at least one finding that says what to change".into()]);

@@ -187,9 +187,7 @@ impl Janitor {
 
     /// The first sequence that a stream has not given yet.
     async fn end(&self, stream: &str) -> Result<u64, StoreError> {
-        let failed = |source| BusError::Core { what: format!("find the end of stream {stream}"), source };
-        let handle = self.bus.js.get_stream(stream).await.map_err(|error| failed(error.into()))?;
-        Ok(handle.cached_info().state.last_sequence + 1)
+        Ok(self.bus.last_sequence(stream).await? + 1)
     }
 
     /// Removes what lies before `end`.

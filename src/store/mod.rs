@@ -6,12 +6,13 @@
 mod artifacts;
 mod dead;
 mod janitor;
+mod proposed;
 mod results;
 mod runs;
 mod state;
 
 use crate::bus::{Bus, BusError};
-use crate::wire::FilePath;
+use crate::wire::{FilePath, RunId};
 
 pub use artifacts::{Artifacts, FileSet};
 pub use dead::DeadLetters;
@@ -53,12 +54,25 @@ pub enum StoreError {
         max: usize,
     },
     /// A name that cannot be a key.
-    #[error(
-        "{name:?} is no name of shared state; use letters, digits, '-', '_', '/', '=' and '.', at most 128 of them"
-    )]
+    #[error("{name:?} is no name of shared state; use {rule}", rule = crate::wire::STATE_NAME_RULE)]
     BadName {
         /// The name.
         name: String,
+    },
+    /// Somebody else changed what was to be changed only as it was.
+    #[error(
+        "shared state {names} of run {run} is at revision {found}, not {expected}: somebody changed it; look at it again (oarlock \
+         state get {run} --json)"
+    )]
+    Conflict {
+        /// The run.
+        run: RunId,
+        /// The keys.
+        names: String,
+        /// The newest revision that they were to have, 0 for none.
+        expected: u64,
+        /// The one that they have.
+        found: u64,
     },
     /// Too many others wrote the same keys.
     #[error("shared state {names} changed under each of {tries} tries; try again, or use a key of your own")]

@@ -12,15 +12,13 @@ use serde_json::Value;
 
 use super::StoreError;
 use crate::bus::failpoint::{Side, hit};
-use crate::bus::{Bucket, Bus, BusError, Point};
-use crate::wire::{RunId, limits};
+use crate::bus::{Bucket, Bus, BusError, Entry, Point};
+use crate::wire::{RunId, STATE_RESERVED, is_state_name, limits};
 
 /// Tries of one update before it gives up.
 const UPDATE_TRIES_MAX: u32 = 1_000;
 /// Longest random pause between two tries.
 const UPDATE_DELAY_MS_MAX: u64 = 50;
-/// Characters of a name.
-const NAME_CHARS_MAX: usize = 128;
 /// The server's codes that another try may get past: "wrong last sequence", alone and inside a batch, and "too many
 /// batches in flight".
 const CONFLICTS: [u64; 4] = [10071, 10164, 10176, 10210];
@@ -29,7 +27,14 @@ const CONFLICTS: [u64; 4] = [10071, 10164, 10176, 10210];
 #[derive(Clone)]
 pub struct SharedState {
     bus: Bus,
-    bucket: Bucket,
+    pub(super) bucket: Bucket,
+}
+
+/// One write of a change: the key, its new value, and the revision that it must still have, 0 for none.
+pub(super) struct Write {
+    pub(super) key: String,
+    pub(super) text: String,
+    pub(super) revision: u64,
 }
 
 /// A value and its revision.
@@ -58,12 +63,51 @@ impl SharedState {
     /// All names and values of a run.
     pub async fn all(&self, run: &RunId) -> Result<BTreeMap<String, StateEntry>, StoreError> {
         let mut found = BTreeMap::new();
-        for entry in self.bucket.scan(run.as_str()).await? {
-            let name = entry.key[run.as_str().len() + 1..].to_owned();
+        for (name, entry) in self.entries(run).await? {
             let value = parse(&entry.key, &entry.value)?;
             found.insert(name, StateEntry { value, revision: entry.revision });
         }
         Ok(found)
+    }
+
+    /// Everything that is kept for a run under a name, verdicts left out.
+    pub(super) async fn entries(&self, run: &RunId) -> Result<Vec<(String, Entry)>, StoreError> {
+        Ok(self.named(run, self.bucket.scan(run.as_str()).await?))
+    }
+
+    fn named(&self, run: &RunId, entries: Vec<Entry>) -> Vec<(String, Entry)> {
+        let named = |entry: Entry| {
+            let name = entry.key.strip_prefix(run.as_str())?.strip_prefix('.')?.to_owned();
+            (name.split('.').next() != Some(STATE_RESERVED)).then_some((name, entry))
+        };
+        entries.into_iter().filter_map(named).collect()
+    }
+
+    /// What was stored for a run after a revision, in the order in which it was stored: name, value, and the time in nanoseconds
+    /// since 1970, by the server's clock. Of each name the newest value alone.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or holds what is no JSON.
+    pub async fn after(&self, run: &RunId, revision: u64) -> Result<Vec<(String, StateEntry, i64)>, StoreError> {
+        let mut found = Vec::new();
+        for (name, entry) in self.named(run, self.bucket.scan_after(run.as_str(), revision).await?) {
+            let value = parse(&entry.key, &entry.value)?;
+            found.push((name, StateEntry { value, revision: entry.revision }, entry.at));
+        }
+        Ok(found)
+    }
+
+    /// The subjects on which the values of a run are stored.
+    pub fn subjects(&self, run: &RunId) -> String {
+        self.bucket.subject(&format!("{run}.>"))
+    }
+
+    /// The newest revision of all runs' values.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn end(&self) -> Result<u64, StoreError> {
+        Ok(self.bus.last_sequence(self.bucket.stream()).await?)
     }
 
     /// Sets one value, whatever was there.
@@ -80,6 +124,21 @@ impl SharedState {
         &self,
         run: &RunId,
         names: &[&str],
+        change: impl FnMut(&mut BTreeMap<String, Value>),
+    ) -> Result<BTreeMap<String, Value>, StoreError> {
+        self.update_at(run, names, None, change).await
+    }
+
+    /// The same, and only while the newest of the values has the revision `expected`; 0 when none of them is there. Revisions
+    /// count all values of a fleet, so this fails when any of them was changed after `expected`.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when another revision is there, and those of [`SharedState::update`].
+    pub async fn update_at(
+        &self,
+        run: &RunId,
+        names: &[&str],
+        expected: Option<u64>,
         mut change: impl FnMut(&mut BTreeMap<String, Value>),
     ) -> Result<BTreeMap<String, Value>, StoreError> {
         if names.len() > limits::STATE_KEYS_MAX {
@@ -97,13 +156,16 @@ impl SharedState {
                     values.insert((*name).to_owned(), parse(&subject_key, &entry.value)?);
                 }
             }
+            let found = revisions.values().max().copied().unwrap_or_default();
+            if let Some(expected) = expected.filter(|expected| *expected != found) {
+                return Err(StoreError::Conflict { run: run.clone(), names: names.join(", "), expected, found });
+            }
             change(&mut values);
             values.retain(|name, _| revisions.contains_key(name.as_str()));
             if self.write(run, &values, &revisions).await? {
                 return Ok(values);
             }
-            let pause = rand::random_range(0..=UPDATE_DELAY_MS_MAX);
-            tokio::time::sleep(Duration::from_millis(pause)).await;
+            Self::pause().await;
         }
         Err(StoreError::Contended { names: names.join(", "), tries: UPDATE_TRIES_MAX })
     }
@@ -127,28 +189,39 @@ impl SharedState {
                 });
             }
             let revision = revisions.get(name.as_str()).copied().unwrap_or_default();
-            writes.push((key(run, name)?, text, revision));
+            writes.push(Write { key: key(run, name)?, text, revision });
         }
+        self.write_all(Point::State, writes).await
+    }
+
+    /// Writes everything or nothing: true when it is written, false on a conflict.
+    pub(super) async fn write_all(&self, point: Point, mut writes: Vec<Write>) -> Result<bool, StoreError> {
         match writes.len() {
             0 => Ok(true),
             1 => {
-                let (key, text, revision) = writes.remove(0);
-                match self.bucket.update(Point::State, &key, text, revision).await {
+                let Write { key, text, revision } = writes.remove(0);
+                match self.bucket.update(point, &key, text, revision).await {
                     Ok(_) => Ok(true),
                     Err(BusError::Taken { .. }) => Ok(false),
                     Err(error) => Err(error.into()),
                 }
             }
-            _ => self.write_batch(writes).await,
+            _ => self.write_batch(point, writes).await,
         }
     }
 
+    /// Lets others go first.
+    pub(super) async fn pause() {
+        let pause = rand::random_range(0..=UPDATE_DELAY_MS_MAX);
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+
     /// An atomic batch (ADR-50): all messages carry the batch's id and their number; the last commits.
-    async fn write_batch(&self, writes: Vec<(String, String, u64)>) -> Result<bool, StoreError> {
-        hit(Point::State, Side::Before);
+    async fn write_batch(&self, point: Point, writes: Vec<Write>) -> Result<bool, StoreError> {
+        hit(point, Side::Before);
         let batch = format!("{:032x}", rand::random::<u128>());
         let last = writes.len();
-        for (index, (key, text, revision)) in writes.into_iter().enumerate() {
+        for (index, Write { key, text, revision }) in writes.into_iter().enumerate() {
             let mut headers = HeaderMap::new();
             headers.insert("Nats-Batch-Id", batch.as_str());
             headers.insert("Nats-Batch-Sequence", (index + 1).to_string());
@@ -170,7 +243,7 @@ impl SharedState {
                 return if CONFLICTS.contains(&error.0) { Ok(false) } else { Err(failed(error.1.into()).into()) };
             }
         }
-        hit(Point::State, Side::After);
+        hit(point, Side::After);
         Ok(true)
     }
 }
@@ -188,10 +261,8 @@ fn parse(key: &str, payload: &[u8]) -> Result<Value, StoreError> {
 }
 
 fn key(run: &RunId, name: &str) -> Result<String, StoreError> {
-    let legal = |c: char| c.is_ascii_alphanumeric() || "-_/=.".contains(c);
-    let tokens = name.split('.').all(|token| !token.is_empty());
-    if name.len() > NAME_CHARS_MAX || !tokens || !name.chars().all(legal) {
-        return Err(StoreError::BadName { name: name.chars().take(NAME_CHARS_MAX).collect() });
+    if !is_state_name(name) {
+        return Err(StoreError::BadName { name: name.chars().take(limits::STATE_NAME_CHARS_MAX).collect() });
     }
     Ok(format!("{run}.{name}"))
 }

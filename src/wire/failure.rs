@@ -82,6 +82,8 @@ pub enum FailureKind {
     ReworkExhausted,
     /// What a check said is no evidence: it judged other files, or its own worker's, or its tests cannot run.
     NoEvidence,
+    /// The changes of shared state that a reply proposed could not be made.
+    StateConflict,
     /// The task's worker died or vanished too often.
     Poison,
     /// The worker panicked.

@@ -42,6 +42,14 @@ pub const NO_PROGRESS_MAX: u32 = 2;
 pub const STATE_VALUE_BYTES_MAX: usize = 64 * 1024;
 /// Keys of one shared-state update.
 pub const STATE_KEYS_MAX: usize = 100;
+/// Changes of shared state that one reply may propose; several may be of one key.
+pub const STATE_CHANGES_MAX: usize = 200;
+/// Reasons that are kept when the changes of a reply are refused.
+pub const STATE_REFUSALS_MAX: usize = 20;
+/// Characters of the name of a shared-state value.
+pub const STATE_NAME_CHARS_MAX: usize = 128;
+/// Bytes of shared state, names and values, that travel inside a task.
+pub const STATE_INLINE_BYTES_MAX: usize = 32 * 1024;
 /// Bytes of an error text that goes to a caller.
 pub const ERROR_BYTES_MAX: usize = 4 * 1024;
 

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ContentHash, Role, RunId, TaskId, UnknownRole, WIRE_VERSION};
+use super::{ContentHash, Role, RunId, StateView, TaskId, UnknownRole, WIRE_VERSION};
 
 /// What one party said to another. Requests are kept in the history bucket; their replies are in the result stream
 /// and are not written a second time.
@@ -24,6 +24,10 @@ pub struct Message {
     pub content: String,
     /// Where it belongs.
     pub metadata: Metadata,
+    /// What the task shows of the shared state, which changes: kept with the request, so that whoever makes the task again makes
+    /// the same one.
+    #[serde(default, skip_serializing_if = "StateView::is_empty")]
+    pub state: StateView,
 }
 
 /// The kinds of message.
@@ -75,7 +79,7 @@ pub enum Party {
 impl Message {
     /// A message of this build's version.
     pub fn new(from: Party, to: Party, kind: MessageType, content: String, metadata: Metadata) -> Self {
-        Self { v: WIRE_VERSION, from, to, kind, content, metadata }
+        Self { v: WIRE_VERSION, from, to, kind, content, metadata, state: StateView::default() }
     }
 }
 

@@ -17,6 +17,7 @@ pub mod plan;
 mod report;
 mod role;
 mod run;
+mod state;
 pub mod subject;
 mod task;
 mod text;
@@ -36,6 +37,10 @@ pub use report::{
 };
 pub use role::{Role, UnknownRole};
 pub use run::{Owner, Restart, RunRecord, RunStatus, RunSummary, RunView, TaskStatus, TaskView};
+pub use state::{
+    STATE_NAME_RULE, STATE_RESERVED, StateChange, StateOp, StateRefusal, StateSeen, StateVerdict, StateView,
+    is_state_name,
+};
 pub use subject::Root;
 pub use task::{Artifact, Ask, Content, ContextItem, Reply, Task};
 pub use text::acts;

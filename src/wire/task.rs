@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::subject::TaskSubject;
 use super::{
-    ContentHash, Failure, FilePath, Finding, Outcome, Report, Role, RunId, TaskId, Usage, WIRE_VERSION, limits,
+    ContentHash, Failure, FilePath, Finding, Outcome, Report, Role, RunId, StateChange, StateView, TaskId, Usage,
+    WIRE_VERSION, limits,
 };
 
 /// One unit of work for one role: everything its worker needs, inline or by reference.
@@ -36,6 +37,9 @@ pub struct Task {
     /// The files to work on: attached, and written by the tasks before.
     #[serde(default)]
     pub files: Vec<Artifact>,
+    /// The run's shared state, as it was when the task was first asked for.
+    #[serde(default, skip_serializing_if = "StateView::is_empty")]
+    pub state: StateView,
     /// How long the worker may take, from the moment it starts, in milliseconds.
     pub limit_ms: u64,
 }
@@ -122,6 +126,9 @@ pub struct Reply {
     /// role's prompt has changed since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<ContentHash>,
+    /// What it proposes to change in the shared state. A completed reply counts once all of this was changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub state: Vec<StateChange>,
 }
 
 impl Task {
@@ -181,8 +188,9 @@ impl Ask {
 impl Reply {
     /// A reply of this build's version, without usage and worker.
     pub fn new(role: Role, run: RunId, task: TaskId, attempt: u32, outcome: Outcome) -> Self {
-        let (usage, worker, doubts) = (Usage::default(), String::new(), Vec::new());
-        Self { v: WIRE_VERSION, run, task, attempt, role, outcome, usage, worker, doubts, prompt: None }
+        let (usage, worker) = (Usage::default(), String::new());
+        let (doubts, state) = (Vec::new(), Vec::new());
+        Self { v: WIRE_VERSION, run, task, attempt, role, outcome, usage, worker, doubts, prompt: None, state }
     }
 
     /// The identity of the task that it answers, as it stands in subjects.
@@ -254,7 +262,7 @@ impl Reply {
             limits::REPLY_CONTENT_BYTES_MAX
         );
         let failure = Failure::again(super::FailureKind::TooLarge, message);
-        to_json(&Reply { outcome: Outcome::Failed { failure }, ..self.clone() })
+        to_json(&Reply { outcome: Outcome::Failed { failure }, state: Vec::new(), ..self.clone() })
     }
 }
 

@@ -12,8 +12,8 @@ use crate::bus::{Answer, Bus, BusError, Door, DoorRequest, Outgoing, Point};
 use crate::store::{Store, StoreError};
 use crate::wire::subject::{HEADER_KEY, HEADER_RUN, HEADER_STATUS, TaskSubject};
 use crate::wire::{
-    Ask, Content, ContentHash, ContextItem, FailureKind, Outcome, Reply, Role, RunId, Task, TaskId, WIRE_VERSION,
-    limits,
+    Ask, Content, ContentHash, ContextItem, FailureKind, Outcome, Reply, Role, RunId, StateView, Task, TaskId,
+    WIRE_VERSION, limits,
 };
 
 /// How often a waiting door reads the store, in case the live copy was missed.
@@ -155,6 +155,7 @@ fn task_of(role: Role, run: RunId, ask: Ask, limit: Duration) -> Task {
         evidence: Vec::new(),
         findings: Vec::new(),
         files: Vec::new(),
+        state: StateView::default(),
         limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
     }
 }

@@ -62,6 +62,8 @@ pub enum Tale {
     Poison,
     /// Shared state.
     Shared,
+    /// A reply proposes changes of shared state, and the holder is struck as it makes them.
+    Proposing,
 }
 
 /// A step, the how-manieth time that the struck process reaches it, and the tale.
@@ -116,6 +118,7 @@ const TABLE: &[(Point, u32, Tale)] = &[
     (Point::Dead, 1, Tale::Poison),
     (Point::Reply, 1, Tale::Poison),
     (Point::State, 1, Tale::Shared),
+    (Point::Decide, 1, Tale::Proposing),
 ];
 
 /// When a stopped process is woken.
@@ -262,6 +265,8 @@ played! {
     who_buries_a_task_sleeps: Poison, Stop;
     a_writer_of_shared_state_dies: Shared, Crash;
     a_writer_of_shared_state_sleeps: Shared, Stop;
+    a_holder_dies_as_it_decides_on_changes: Proposing, Crash;
+    a_holder_sleeps_as_it_decides_on_changes: Proposing, Stop;
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use oarlock::wire::subject::TaskSubject;
 use oarlock::wire::{Outcome, Plan, Reply, Role, RunId, RunStatus};
 use oarlock::worker::EXECUTION;
+use serde_json::Value;
 
 use crate::harness::{TestServer, Worker};
 use crate::story::record;
@@ -27,6 +28,8 @@ pub struct Picture {
     pub replies: BTreeMap<Try, Said>,
     /// How often each was begun by a worker.
     pub begun: BTreeMap<Try, usize>,
+    /// The shared state.
+    state: BTreeMap<String, Value>,
 }
 
 /// A reply without what differs from run to run: who, how long, how many tokens.
@@ -67,6 +70,7 @@ impl Picture {
                 assert_eq!(before, None, "{} attempt {} has two replies", to.task, to.attempt);
             }
         }
+        let state = server.store.state.all(run).await.unwrap();
         let picture = Self {
             status: record.status,
             owned: record.owner.is_some(),
@@ -76,6 +80,7 @@ impl Picture {
             asked: asked.iter().cloned().collect(),
             replies,
             begun: begun(run, workers),
+            state: state.into_iter().map(|(name, entry)| (name, entry.value)).collect(),
         };
         assert_eq!(asked.len(), picture.asked.len(), "the history has each request once");
         let unasked: Vec<_> = picture.replies.keys().filter(|key| !picture.asked.contains(*key)).collect();

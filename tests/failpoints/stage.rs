@@ -12,7 +12,7 @@ use crate::case::{Case, Tale};
 use crate::harness::{TestServer, Worker, until};
 use crate::picture::Picture;
 use crate::story::{Ear, assert_one_content_each, cast_with, pid_of};
-use crate::tales::{Told, told};
+use crate::tales::{NOTES, Told, told};
 
 /// `ack_wait` of all queues.
 pub const ACK_WAIT: Duration = Duration::from_secs(1);
@@ -38,6 +38,10 @@ impl Stage {
     pub async fn of(tale: Tale) -> Self {
         let told = told(tale);
         let server = server().await;
+        if tale == Tale::Proposing {
+            let run = RunId::from_key("", KEY);
+            server.store.state.set(&run, NOTES, serde_json::json!(["begun"])).await.unwrap();
+        }
         let events = Ear::on(&server, "oarlock.event.>").await;
         let tasks = Ear::on(&server, "oarlock.task.>").await;
         let workers = cast_with(&server, &told.script, told.cast, &[]).await;

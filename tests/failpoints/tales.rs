@@ -8,6 +8,9 @@ use serde_json::json;
 use crate::case::Tale;
 use crate::story::{findings, json_rule, plan_rule, script, text_rule};
 
+/// A value of the shared state that is there before the run, and holds ["begun"].
+pub const NOTES: &str = "notes";
+
 /// A tale's script, the roles that serve in it, and the orchestrators' settings.
 pub struct Told {
     pub script: String,
@@ -41,6 +44,7 @@ pub fn told(tale: Tale) -> Told {
         Tale::Cancel => (SMALL, PATIENT, row(millis(ENDLESS))),
         Tale::Drain => (SMALL, PATIENT, row(millis(BUSY))),
         Tale::Expire => (SMALL, FORGETFUL, row(100)),
+        Tale::Proposing => (SMALL, PATIENT, proposing()),
         _ => (SMALL, PATIENT, row(200)),
     };
     Told { script, cast, settings }
@@ -56,6 +60,23 @@ fn row(documenter_ms: u64) -> String {
         plan_rule(&[(Role::Researcher, &[]), (Role::Documenter, &[1])]),
         json_rule(Role::Researcher, 50, &findings()),
         text_rule(Role::Documenter, documenter_ms, "# It\n\nIt is made."),
+        text_rule(Role::Synthesizer, 50, "It is made."),
+    ])
+}
+
+/// The researcher adds to the shared state, and the documenter sees it.
+fn proposing() -> String {
+    let mut found = findings();
+    found["state"] = json!([
+        { "op": "append", "name": NOTES, "value": "found" },
+        { "op": "merge", "name": "count", "value": { "found": 1 } }
+    ]);
+    let mut documenter = text_rule(Role::Documenter, 100, "# It\n\nIt is made.");
+    documenter["match"]["user_contains"] = "[\"begun\",\"found\"]".into();
+    script(&[
+        plan_rule(&[(Role::Researcher, &[]), (Role::Documenter, &[1])]),
+        json_rule(Role::Researcher, 50, &found),
+        documenter,
         text_rule(Role::Synthesizer, 50, "It is made."),
     ])
 }

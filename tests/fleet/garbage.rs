@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use oarlock::bus::{Queue, presence};
 use oarlock::wire::subject::TaskSubject;
-use oarlock::wire::{Content, FailureKind, Outcome, Reply, Role, RunId, RunStatus, Task, TaskId};
+use oarlock::wire::{Content, FailureKind, Outcome, Reply, Role, RunId, RunStatus, StateView, Task, TaskId};
 use serde_json::{Value, json};
 
 use crate::harness::{Fleet, TestServer, rules, until};
@@ -29,6 +29,7 @@ fn task(role: Role) -> Task {
         evidence: Vec::new(),
         findings: Vec::new(),
         files: Vec::new(),
+        state: StateView::default(),
         limit_ms: 10_000,
     }
 }

@@ -47,6 +47,7 @@ mod npm;
 mod outage;
 #[path = "../common/pages.rs"]
 mod pages;
+mod proposals;
 mod reading;
 mod real_model;
 mod retry;

@@ -10,7 +10,7 @@ use futures::StreamExt;
 use oarlock::bus::{Outgoing, Point};
 use oarlock::wire::subject::TaskSubject;
 use oarlock::wire::{
-    Content, Event, EventKind, Goal, Reply, Role, RunId, RunRecord, RunStatus, Task, TaskId, WIRE_VERSION,
+    Content, Event, EventKind, Goal, Reply, Role, RunId, RunRecord, RunStatus, StateView, Task, TaskId, WIRE_VERSION,
 };
 use serde_json::{Value, json};
 
@@ -127,6 +127,7 @@ pub fn task(role: Role, description: &str, limit: Duration) -> Task {
         evidence: Vec::new(),
         findings: Vec::new(),
         files: Vec::new(),
+        state: StateView::default(),
         limit_ms: u64::try_from(limit.as_millis()).unwrap(),
     }
 }

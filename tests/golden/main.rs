@@ -79,6 +79,21 @@ fn plan() -> Plan {
     Plan { v: WIRE_VERSION, tasks: vec![task("t1", Role::Coder, &[]), task("t2", Role::Qa, &["t1"])] }
 }
 
+fn state_view() -> StateView {
+    let seen =
+        |name: &str, json: Option<&str>| StateSeen { name: name.into(), revision: 12, json: json.map(Into::into) };
+    StateView { seen: vec![seen("decisions", Some("[\"use scrypt\"]")), seen("long", None)], more: 0 }
+}
+
+fn changes() -> Vec<StateChange> {
+    let change = |op, name: &str, value, expected| StateChange { op, name: name.into(), value, expected };
+    vec![
+        change(StateOp::Set, "port", 8080.into(), Some(12)),
+        change(StateOp::Append, "decisions", "use sqlite".into(), None),
+        change(StateOp::Merge, "owners", serde_json::json!({"todo/store.py": "t1"}), None),
+    ]
+}
+
 fn failure() -> Failure {
     Failure::again(FailureKind::ModelCutOff, "the model's answer to coder was cut off at output_tokens 16384")
 }
@@ -129,6 +144,7 @@ fn plans_and_tasks() {
             }],
             findings: vec![Finding { id: "t3.1.f1".into(), file: None, text: "closes too late".into() }],
             files: vec![artifact()],
+            state: state_view(),
             limit_ms: 900_000,
         },
     );
@@ -169,6 +185,7 @@ fn replies() {
         }],
     };
     let asked = Some(ContentHash::of(b"words"));
+    check("reply_proposing", &Reply { state: changes(), ..reply(Role::Coder, "t1", completed("done", None)) });
     check("reply_completed", &Reply { prompt: asked, ..reply(Role::Coder, "t1", completed("done", None)) });
     check("reply_plan", &reply(Role::Planner, "plan", completed("t1 coder", Some(Report::Plan(plan())))));
     check("reply_tests", &reply(Role::Qa, "t2", completed("did not pass", Some(Report::Tests(tests)))));
@@ -203,6 +220,8 @@ fn messages_and_events() {
     let older: Message = serde_json::from_value(older).unwrap();
     assert_eq!(older.metadata.hops, 0, "a message of before there were hops");
     check("message", &Message::new(from, to, MessageType::Request, "Write the package todo.".into(), metadata.clone()));
+    let shown = Message::new(from, to, MessageType::Request, "Write it.".into(), metadata.clone());
+    check("message_state", &Message { state: state_view(), ..shown });
     let question = Message::new(to, Party::User, MessageType::Question, "Which database?".into(), metadata);
     check("message_question", &question);
     let event = Event::of_task(&run(), &task_id("t1"), Role::Coder, 2, EventKind::Completed, "done");
@@ -218,6 +237,9 @@ fn messages_and_events() {
 
 #[test]
 fn records_and_views() {
+    check("state_changed", &StateVerdict::changed(vec!["decisions".into(), "port".into()]));
+    let why = "was to be replaced at revision 12, and is at revision 19 now: 9090";
+    check("state_refused", &StateVerdict::refused(vec![StateRefusal::of("port", why)]));
     let owner = Owner { seq: 17, at: 1_790_000_000_000_000_000, nonce: "00ff".into() };
     let record = RunRecord::submitted(1_790_000_000);
     check("run_record_submitted", &record);

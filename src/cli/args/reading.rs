@@ -102,6 +102,9 @@ pub(in crate::cli) enum StateVerb {
         run: RunId,
         /// The name; all without it
         name: Option<String>,
+        /// Print the revision with each value
+        #[arg(long, short)]
+        json: bool,
     },
     /// Set one value
     Set {
@@ -111,6 +114,9 @@ pub(in crate::cli) enum StateVerb {
         name: String,
         /// The value, as JSON; anything else is taken as text
         value: String,
+        /// Only if the value is at this revision; 0: only if it is not there
+        #[arg(long, value_name = "REVISION")]
+        expect: Option<u64>,
     },
     /// Change several values together: name=value sets, name+=number adds
     Update {
@@ -119,5 +125,19 @@ pub(in crate::cli) enum StateVerb {
         /// The changes
         #[arg(required = true)]
         changes: Vec<String>,
+        /// Only if the newest of these values is at this revision; 0: only if none of them is there
+        #[arg(long, value_name = "REVISION")]
+        expect: Option<u64>,
+    },
+    /// Print the values that are there, then each change, until the run is over or Ctrl-C
+    Watch {
+        /// The run
+        run: RunId,
+        /// Only what changes from now on
+        #[arg(long)]
+        new: bool,
+        /// Print one JSON object a line
+        #[arg(long, short)]
+        json: bool,
     },
 }
