@@ -88,6 +88,17 @@ impl Bucket {
         Ok(kept.into_iter().filter_map(|kept| self.entry(kept)).collect())
     }
 
+    /// Shows them to `see` in the order of their revisions, a page at a time, until it breaks off.
+    pub async fn scan_pages(
+        &self,
+        prefix: &str,
+        mut see: impl FnMut(Vec<Entry>) -> ControlFlow<()>,
+    ) -> Result<(), BusError> {
+        let filter = self.subject(&format!("{prefix}.>"));
+        let page = |kept: Vec<Kept>| see(kept.into_iter().filter_map(|kept| self.entry(kept)).collect());
+        self.bus.scan_pages(&self.stream, &filter, 1, page).await.map(drop)
+    }
+
     /// Shows every key without a dot to `see`, in the order of their revisions, however many there are.
     pub async fn scan_heads(&self, mut see: impl FnMut(Entry)) -> Result<(), BusError> {
         let page = |kept: Vec<Kept>| {

@@ -172,7 +172,7 @@ impl Bus {
     }
 
     /// What we may not store: an answer to a caller, and the end of a process that works.
-    fn forbidden(&self, subject: &str) -> BusError {
+    pub fn forbidden(&self, subject: &str) -> BusError {
         if self.hasty { BusError::Forbidden { subject: subject.to_owned() } } else { self.give_up(subject) }
     }
 

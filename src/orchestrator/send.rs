@@ -46,8 +46,9 @@ impl Drive<'_> {
             return Ok(Ok(()));
         }
         // Before the store says that the run is ours: whoever sleeps from here on sends nothing as if it were the first.
-        let now = self.of.bus.server_now().await?;
-        self.facts.state = self.of.store.state.view(&self.lease.run).await?;
+        let now = async { Ok(self.of.bus.server_now().await?) };
+        let (now, state) = tokio::try_join!(now, self.of.store.state.view(&self.lease.run))?;
+        self.facts.state = state;
         if let Err(lost) = self.lease.hold(&self.of.store).await? {
             return Ok(Err(Unsent::Lost(lost)));
         }

@@ -4,33 +4,41 @@
 //! the changes: so they are made once, however often that is tried and by whomever.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use serde_json::Value;
 
-use super::state::Write;
+use super::state::{Write, named};
 use super::{SharedState, StoreError, json, read};
 use crate::bus::{Entry, Point};
-use crate::wire::{RunId, STATE_RESERVED, StateChange, StateOp, StateRefusal, StateVerdict, StateView, TaskId, limits};
+use crate::wire::{
+    RunId, STATE_RESERVED, StateChange, StateOp, StateRefusal, StateSeen, StateVerdict, StateView, TaskId, limits,
+};
 
 /// Tries of one decision against others who change the same values.
 const DECIDE_TRIES_MAX: u32 = 1_000;
+/// Names that are looked at for a task.
+const VIEW_NAMES_MAX: usize = 1_000;
 /// Bytes of a value that a refusal shows.
 const SHOWN_BYTES_MAX: usize = 200;
 
 impl SharedState {
-    /// The shared state of a run as a task shows it; what is no JSON is shown as text.
+    /// The shared state of a run as a task shows it, in the names' order; what is no JSON is shown as text. Of more than
+    /// [`VIEW_NAMES_MAX`] names those that were changed last are left out.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub async fn view(&self, run: &RunId) -> Result<StateView, StoreError> {
-        let mut entries = self.entries(run).await?;
-        entries.sort_by(|(one, _), (other, _)| one.cmp(other));
-        let text = |entry: &Entry| match parsed(entry) {
-            Ok(value) => value.to_string(),
-            Err(text) => Value::String(text).to_string(),
+        let mut values = Vec::new();
+        let see = |entries: Vec<Entry>| {
+            values.extend(named(run, entries).into_iter().map(|(name, entry)| seen(name, &entry)));
+            if values.len() > VIEW_NAMES_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let values = entries.into_iter().map(|(name, entry)| (name, entry.revision, text(&entry)));
-        Ok(StateView::of(values.collect()))
+        self.bucket.scan_pages(run.as_str(), see).await?;
+        let more = values.len().saturating_sub(VIEW_NAMES_MAX) as u64;
+        values.truncate(VIEW_NAMES_MAX);
+        values.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(StateView::of(values, more))
     }
 
     /// The verdicts on what the replies of a run proposed, by task and attempt.
@@ -143,6 +151,13 @@ fn conflict(change: &StateChange, there: Option<&Entry>) -> Option<StateRefusal>
         }
     };
     Some(StateRefusal::of(&change.name, format!("{wanted}, and {now}")))
+}
+
+/// A value for a task, left out here when there could be no room for it.
+fn seen(name: String, entry: &Entry) -> StateSeen {
+    let json = (entry.value.len() <= limits::STATE_INLINE_BYTES_MAX)
+        .then(|| parsed(entry).unwrap_or_else(Value::String).to_string());
+    StateSeen { name, revision: entry.revision, json }
 }
 
 /// A value, or what is no JSON as text.

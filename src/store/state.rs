@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::StoreError;
 use crate::bus::failpoint::{Side, hit};
-use crate::bus::{Bucket, Bus, BusError, Entry, Point};
+use crate::bus::{Bucket, Bus, BusError, Entry, Point, Use};
 use crate::wire::{RunId, STATE_RESERVED, is_state_name, limits};
 
 /// Tries of one update before it gives up.
@@ -71,16 +71,8 @@ impl SharedState {
     }
 
     /// Everything that is kept for a run under a name, verdicts left out.
-    pub(super) async fn entries(&self, run: &RunId) -> Result<Vec<(String, Entry)>, StoreError> {
-        Ok(self.named(run, self.bucket.scan(run.as_str()).await?))
-    }
-
-    fn named(&self, run: &RunId, entries: Vec<Entry>) -> Vec<(String, Entry)> {
-        let named = |entry: Entry| {
-            let name = entry.key.strip_prefix(run.as_str())?.strip_prefix('.')?.to_owned();
-            (name.split('.').next() != Some(STATE_RESERVED)).then_some((name, entry))
-        };
-        entries.into_iter().filter_map(named).collect()
+    async fn entries(&self, run: &RunId) -> Result<Vec<(String, Entry)>, StoreError> {
+        Ok(named(run, self.bucket.scan(run.as_str()).await?))
     }
 
     /// What was stored for a run after a revision, in the order in which it was stored: name, value, and the time in nanoseconds
@@ -90,7 +82,7 @@ impl SharedState {
     /// When the store cannot be read, or holds what is no JSON.
     pub async fn after(&self, run: &RunId, revision: u64) -> Result<Vec<(String, StateEntry, i64)>, StoreError> {
         let mut found = Vec::new();
-        for (name, entry) in self.named(run, self.bucket.scan_after(run.as_str(), revision).await?) {
+        for (name, entry) in named(run, self.bucket.scan_after(run.as_str(), revision).await?) {
             let value = parse(&entry.key, &entry.value)?;
             found.push((name, StateEntry { value, revision: entry.revision }, entry.at));
         }
@@ -237,7 +229,10 @@ impl SharedState {
             if number == last {
                 headers.insert("Nats-Batch-Commit", "1");
             }
-            let answer = self.bus.client.request_with_headers(subject, headers, text.into()).await;
+            let answer = tokio::select! {
+                answer = self.bus.client.request_with_headers(subject.clone(), headers, text.into()) => answer,
+                () = self.bus.denied(Use::Publish, &subject) => return Err(self.bus.forbidden(&subject).into()),
+            };
             let answer = answer.map_err(|error| failed(error.into()))?;
             if let Some(error) = batch_error(&answer.payload) {
                 return if CONFLICTS.contains(&error.0) { Ok(false) } else { Err(failed(error.1.into()).into()) };
@@ -246,6 +241,15 @@ impl SharedState {
         hit(point, Side::After);
         Ok(true)
     }
+}
+
+/// What is kept under a name, verdicts left out.
+pub(super) fn named(run: &RunId, entries: Vec<Entry>) -> Vec<(String, Entry)> {
+    let named = |entry: Entry| {
+        let name = entry.key.strip_prefix(run.as_str())?.strip_prefix('.')?.to_owned();
+        (name.split('.').next() != Some(STATE_RESERVED)).then_some((name, entry))
+    };
+    entries.into_iter().filter_map(named).collect()
 }
 
 /// Code and text of the error in a publish acknowledgement, if it is one. The first message of a batch is answered with

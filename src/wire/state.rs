@@ -22,7 +22,7 @@ pub struct StateView {
     /// Names in their order, with values as far as [`limits::STATE_INLINE_BYTES_MAX`] allows.
     #[serde(default)]
     pub seen: Vec<StateSeen>,
-    /// Names that are not shown at all, because there was no room for them.
+    /// Names that are not shown at all, because there was no room for them; there may be more than so many.
     #[serde(default)]
     pub more: u64,
 }
@@ -93,24 +93,22 @@ impl StateView {
         self.seen.is_empty() && self.more == 0
     }
 
-    /// Shows as many of `values` (name, revision, JSON text; in the names' order) as there is room for: names first, then
-    /// the values in their order, each whole or not at all.
-    pub fn of(values: Vec<(String, u64, String)>) -> Self {
+    /// Shows as many of `values`, in their order, as there is room for: names first, then the values, each whole or not at all.
+    /// `more` names are left out already.
+    pub fn of(values: Vec<StateSeen>, more: u64) -> Self {
         let mut room = limits::STATE_INLINE_BYTES_MAX;
         let all = values.len();
-        let named = values.into_iter().take_while(|(name, ..)| {
-            let fits = name.len() <= room;
-            room -= name.len().min(room);
+        let named = values.into_iter().take_while(|one| {
+            let fits = one.name.len() <= room;
+            room -= one.name.len().min(room);
             fits
         });
-        let named: Vec<_> = named.collect();
-        let more = (all - named.len()) as u64;
-        let seen = named.into_iter().map(|(name, revision, json)| {
-            let json = Some(json).filter(|json| json.len() <= room);
-            room -= json.as_ref().map_or(0, String::len);
-            StateSeen { name, revision, json }
-        });
-        Self { seen: seen.collect(), more }
+        let mut seen: Vec<StateSeen> = named.collect();
+        for one in &mut seen {
+            one.json = one.json.take().filter(|json| json.len() <= room);
+            room -= one.json.as_ref().map_or(0, String::len);
+        }
+        Self { more: more + (all - seen.len()) as u64, seen }
     }
 
     /// The revision that this shows for `name`: 0 when it shows that there is none, `None` when it does not show that either.
@@ -300,14 +298,14 @@ mod tests {
 
     #[test]
     fn a_view_says_what_it_leaves_out() {
-        let value = |name: &str, bytes: usize| (name.to_owned(), 7, "x".repeat(bytes));
-        let view = StateView::of(vec![value("a", 20_000), value("b", 20_000), value("c", 10)]);
+        let value = |name: &str, bytes| StateSeen { name: name.into(), revision: 7, json: Some("x".repeat(bytes)) };
+        let view = StateView::of(vec![value("a", 20_000), value("b", 20_000), value("c", 10)], 0);
         let whole: Vec<bool> = view.seen.iter().map(|seen| seen.json.is_some()).collect();
         assert_eq!((whole, view.more), (vec![true, false, true], 0));
         assert_eq!((view.revision("b"), view.revision("d")), (Some(7), Some(0)));
         let many = (0..400).map(|number| value(&format!("{number:0>100}"), 1)).collect();
-        let view = StateView::of(many);
-        assert_eq!((view.seen.len(), view.more), (327, 73));
+        let view = StateView::of(many, 5);
+        assert_eq!((view.seen.len(), view.more), (327, 78));
         assert_eq!(view.revision("d"), None, "it may be among those that are not shown");
     }
 }

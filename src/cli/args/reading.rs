@@ -129,7 +129,8 @@ pub(in crate::cli) enum StateVerb {
         #[arg(long, value_name = "REVISION")]
         expect: Option<u64>,
     },
-    /// Print the values that are there, then each change, until the run is over or Ctrl-C
+    /// Print the values that are there, then each change, until the run is over or Ctrl-C; of changes that follow each other
+    /// faster than they can be read, the last
     Watch {
         /// The run
         run: RunId,
