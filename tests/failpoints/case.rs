@@ -119,6 +119,9 @@ const TABLE: &[(Point, u32, Tale)] = &[
     (Point::Reply, 1, Tale::Poison),
     (Point::State, 1, Tale::Shared),
     (Point::Decide, 1, Tale::Proposing),
+    // The documenter's, which shows the state.
+    (Point::History, 3, Tale::Proposing),
+    (Point::Dispatch, 3, Tale::Proposing),
 ];
 
 /// When a stopped process is woken.

@@ -5,12 +5,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use oarlock::bus::StreamSettings;
-use oarlock::wire::Role;
+use oarlock::wire::{Role, RunId, RunStatus};
 use serde_json::json;
 
 use crate::harness::{TestServer, Worker, ended, oarlock, until};
 use crate::host::{Start, serve};
-use crate::story::{ACK_WAIT, cast_with, enqueue, findings, json_rule, one_file, script, subject_of, task, text_rule};
+use crate::story::{
+    self, ACK_WAIT, cast_with, enqueue, findings, json_rule, one_file, plan_rule, script, subject_of, task, text_rule,
+};
 
 /// How long a process may take to find out that it has no business here.
 const SOON: Duration = Duration::from_secs(20);
@@ -44,6 +46,9 @@ async fn guarded(folder: &Path) -> TestServer {
     );
     users += &format!(
         "{{ user: tied, password: {PASSWORD}, permissions: {{ publish: {{ allow: \">\", deny: \"$JS.API.CONSUMER.PAUSE.>\" }} }} }}\n"
+    );
+    users += &format!(
+        "{{ user: stateless, password: {PASSWORD}, permissions: {{ publish: {{ allow: \">\", deny: \"$KV.oarlock_state.>\" }} }} }}\n"
     );
     let configuration = folder.join("guarded.conf");
     let text = format!("jetstream {{ store_dir: store }}\nauthorization {{ users: [\n{users}{guest}\n] }}\n");
@@ -126,6 +131,36 @@ async fn a_worker_that_may_not_pause_its_queue_says_so_and_works() {
     until("its word", async || worker.log_text().contains("the queue is not paused")).await;
     assert!(worker.log_text().contains("$JS.API.CONSUMER.PAUSE.OARLOCK_TASKS.coder"), "{}", worker.log_text());
     server.assert_nothing_left().await;
+}
+
+/// An orchestrator that may not write the shared state must not try for ever to decide on what a reply proposes.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orchestrator_that_may_not_write_shared_state_ends_and_another_decides() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = &guarded(folder.path()).await;
+    let mut found = findings();
+    found["state"] =
+        json!([{ "op": "append", "name": "notes", "value": "found" }, { "op": "set", "name": "done", "value": 1 }]);
+    let story = script(&[
+        plan_rule(&[(Role::Researcher, &[])]),
+        json_rule(Role::Researcher, 0, &found),
+        text_rule(Role::Synthesizer, 0, "It is found."),
+    ]);
+    let run = RunId::from_key("", "the one");
+    server.store.state.set(&run, "notes", json!([])).await.unwrap();
+    let _workers =
+        cast_with(server, &story, &[Role::Planner, Role::Researcher, Role::Synthesizer], &logged_in("boss")).await;
+    let mut unable = cast_with(server, &story, &[Role::Orchestrator], &logged_in("stateless")).await.remove(0);
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Oarlock-Key", "the one");
+    assert_eq!(server.request_with("oarlock.submit", headers, "find it").await.text(), run.to_string());
+    let started = Instant::now();
+    assert_eq!(unable.exit_code().await, Some(4), "{}", unable.log_text());
+    assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+    assert!(unable.log_text().contains(&format!("may not use $KV.oarlock_state.{run}.")), "{}", unable.log_text());
+    let _able = cast_with(server, &story, &[Role::Orchestrator], &logged_in("boss")).await;
+    assert_eq!(story::ended(server, &run).await.status, RunStatus::Completed);
+    assert_eq!(server.store.state.get(&run, "notes").await.unwrap().unwrap().value, json!(["found"]));
 }
 
 /// A caller chooses where the answer goes; nobody must be able to end a worker by that.
