@@ -258,7 +258,8 @@ fn rework_ends_at_its_bound_and_says_so() {
         assert_eq!(wants(&facts), named(&[("t1", attempt)]));
         facts.absorb(reply(Role::Coder, &id(1), attempt, files(attempt)));
         assert_eq!(wants(&facts), named(&[("t2", attempt)]));
-        facts.absorb(reply(Role::Qa, &id(2), attempt, verdict(Verdict::Changes)));
+        let tested = tests(&facts, (2, attempt), 3, &["a"]);
+        facts.absorb(reply(Role::Qa, &id(2), attempt, tested));
     }
     let failure = failure(&facts);
     assert_eq!(failure.kind, FailureKind::ReworkExhausted);
