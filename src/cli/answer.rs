@@ -40,7 +40,11 @@ pub(super) fn print(reply: &Reply, shape: Shape, kept: bool) -> anyhow::Result<(
             Err(ended(Exit::Failed, format!("run {} was canceled: {reason}{again}", reply.run)))
         }
         Outcome::Failed { failure } => {
-            let exit = if failure.kind == FailureKind::Timeout { Exit::Timeout } else { Exit::Failed };
+            let exit = match failure.kind {
+                FailureKind::Timeout => Exit::Timeout,
+                FailureKind::BudgetExceeded => Exit::OverBudget,
+                _ => Exit::Failed,
+            };
             let run = &reply.run;
             let look = format!("\n  look closer: oarlock show {run}\n  try again: oarlock retry {run}");
             let look = if kept { look } else { String::new() };

@@ -45,9 +45,9 @@ pub(super) async fn artifacts(config: &Config, args: ArtifactsArgs) -> anyhow::R
     }
 }
 
-/// The files of the result; of a run without one, what its tasks have written so far.
+/// The files of the result; of a run without an answer, what its tasks have written so far.
 fn of_run(story: &Story) -> Vec<Artifact> {
-    if story.ended_at.is_some() {
+    if story.view.answer.is_some() {
         return story.view.artifacts.clone();
     }
     let mut files = std::collections::BTreeMap::new();

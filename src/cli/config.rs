@@ -12,6 +12,7 @@ use clap::ColorChoice;
 pub(super) use self::file::File;
 use self::file::{Found, Place, find_files, read_file};
 use super::args::{Global, ModelArgs};
+use super::budgets::budgets;
 use super::canary;
 use super::connection::Connections;
 use super::exit::{Exit, ended};
@@ -244,8 +245,13 @@ fn run_settings(file: &File, roles: &RoleSet) -> anyhow::Result<RunSettings> {
         return Err(usage(format!("the timeout of {role} is 0; it must be a second or more")));
     }
     let retries = Role::ALL.into_iter().map(|role| (role, roles.get(role).retry)).collect();
+    let window_max = number("OARLOCK_WINDOW_MAX", file.window_max)?;
+    if window_max == Some(0) {
+        return Err(usage("window_max must be 1 or more"));
+    }
+    let budgets = budgets(file, roles, exchanges_max)?;
     let rules = Rules { rework_max, no_progress_max, retries };
-    Ok(RunSettings { rules, exchanges_max, hops_max, limits: times })
+    Ok(RunSettings { rules, exchanges_max, hops_max, limits: times, budgets, window_max })
 }
 
 fn stream_settings(file: &File) -> anyhow::Result<StreamSettings> {
@@ -295,7 +301,7 @@ fn arm_failpoint() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn by_role<T: Copy>(table: &HashMap<String, T>, name: &str) -> anyhow::Result<HashMap<Role, T>> {
+pub(super) fn by_role<T: Copy>(table: &HashMap<String, T>, name: &str) -> anyhow::Result<HashMap<Role, T>> {
     let entry = |(role, value): (&String, &T)| match role.parse::<Role>() {
         Ok(role) => Ok((role, *value)),
         Err(error) => Err(usage(format!("configuration table [{name}]: {error}"))),

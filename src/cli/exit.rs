@@ -15,6 +15,7 @@ pub(super) enum Exit {
     Conflict = 5,
     Timeout = 7,
     Unreachable = 8,
+    OverBudget = 9,
     Interrupted = 130,
 }
 

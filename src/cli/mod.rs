@@ -7,6 +7,7 @@ mod answer;
 mod args;
 mod artifacts;
 mod attach;
+mod budgets;
 mod canary;
 mod cancel;
 mod chaos;

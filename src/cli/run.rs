@@ -22,7 +22,7 @@ use crate::bus::{Bus, BusError, Use};
 use crate::model;
 use crate::store::{FileSet, Store};
 use crate::wire::subject::{HEADER_KEY, TaskSubject};
-use crate::wire::{Attachment, AttachmentBody, FilePath, GoalRequest, Reply, Role, RunId, limits};
+use crate::wire::{Attachment, AttachmentBody, Budget, FilePath, GoalRequest, Reply, Role, RunId, limits};
 use crate::worker::{DoorWait, wait_for_reply};
 
 /// How long a client waits for a run; the run itself is bounded by its own limits.
@@ -42,12 +42,13 @@ const NO_MODEL: &str = "no model is configured. One of these gives you one:
 pub(super) struct Submission {
     text: String,
     files: FileSet,
+    budget: Budget,
 }
 
 impl Submission {
     /// A goal without files.
     pub(super) fn of(text: &str) -> Self {
-        Self { text: text.to_owned(), files: FileSet::new() }
+        Self { text: text.to_owned(), files: FileSet::new(), budget: Budget::default() }
     }
 }
 
@@ -63,7 +64,9 @@ pub(super) struct Delivery {
 }
 
 pub(super) async fn run(config: &Config, args: RunArgs) -> anyhow::Result<()> {
-    let submission = Submission { text: goal_text(&args)?, files: attached(&args.attach)? };
+    args.budget.within(&config.runs.budgets.run).map_err(|why| ended(Exit::Usage, why))?;
+    let submission =
+        Submission { text: goal_text(&args)?, files: attached(&args.attach)?, budget: args.budget.clone() };
     let delivery = Delivery {
         out: args.out.clone(),
         json: args.json,
@@ -164,7 +167,7 @@ fn goal_text(args: &RunArgs) -> anyhow::Result<String> {
             error.utf8_error().valid_up_to()
         ))
     })?;
-    let request = GoalRequest { goal: text, attachments: Vec::new() };
+    let request = GoalRequest { goal: text, ..GoalRequest::default() };
     Ok(request.checked().map_err(|error| refused(error.to_string()))?.goal)
 }
 
@@ -176,7 +179,11 @@ async fn submit(bus: &Bus, submission: &Submission, key: &str) -> anyhow::Result
     let attachments = artifacts
         .into_iter()
         .map(|artifact| Attachment { path: artifact.path.clone(), body: AttachmentBody::Stored { artifact } });
-    let request = GoalRequest { goal: submission.text.clone(), attachments: attachments.collect() };
+    let request = GoalRequest {
+        goal: submission.text.clone(),
+        attachments: attachments.collect(),
+        budget: submission.budget.clone(),
+    };
     let mut headers = async_nats::HeaderMap::new();
     headers.insert(HEADER_KEY, key);
     let wait = Duration::from_secs(SUBMIT_WAIT_S_MAX);

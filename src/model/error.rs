@@ -184,6 +184,9 @@ pub enum ModelError {
         /// What is wrong with it.
         why: String,
     },
+    /// Too little is left of what may be spent; nothing was sent.
+    #[error("ask its model within its share of the budget: {0}")]
+    OverBudget(String),
     /// The script cannot answer this request.
     #[error("answer from the script")]
     Script(#[from] ScriptError),

@@ -209,14 +209,19 @@ pub fn open(spec: &ModelSpec, options: &ModelOptions) -> Result<Arc<dyn ChatMode
 }
 
 /// Bytes per token of an estimate: the usual rule of thumb for English and code.
-const BYTES_PER_TOKEN: u64 = 4;
+pub const BYTES_PER_TOKEN: u64 = 4;
+
+/// About how many tokens the request's conversation has, its schema left out.
+pub fn estimated_tokens(request: &ChatRequest) -> u64 {
+    let asked = request.system.len() + request.messages.iter().map(|message| message.text.len()).sum::<usize>();
+    (asked as u64).div_ceil(BYTES_PER_TOKEN)
+}
 
 /// Usage for a server that sent none.
 fn estimate_usage(request: &ChatRequest, reply: &str) -> Usage {
-    let asked = request.system.len() + request.messages.iter().map(|message| message.text.len()).sum::<usize>();
     Usage {
         calls: 1,
-        input: (asked as u64).div_ceil(BYTES_PER_TOKEN),
+        input: estimated_tokens(request),
         output: (reply.len() as u64).div_ceil(BYTES_PER_TOKEN),
         estimated: true,
         ..Usage::default()

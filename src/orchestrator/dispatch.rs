@@ -32,6 +32,8 @@ pub(super) struct Dispatch<'a> {
     pub(super) run: &'a RunId,
     pub(super) facts: &'a Facts,
     pub(super) attempts: &'a Attempts,
+    /// Tasks that the plan may have; told to the planner where it is less than any plan may have.
+    pub(super) tasks_max: Option<u64>,
 }
 
 impl Dispatch<'_> {
@@ -55,6 +57,7 @@ impl Dispatch<'_> {
             files: files_in_sight(self.facts, self.attempts, &job.task, job.attempt, job.role),
             state: self.seen(job),
             limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
+            budget: None,
         }
     }
 
@@ -69,6 +72,7 @@ impl Dispatch<'_> {
             bytes,
             hops: self.hops(task),
             reference: Some(self.root.task(&task.subject())),
+            budget: task.budget,
         };
         let from = Party::Role(Role::Orchestrator);
         let to = Party::Role(task.role);
@@ -100,7 +104,12 @@ impl Dispatch<'_> {
         let planned = self.facts.plan.as_ref().and_then(|plan| plan.task(&job.task));
         match (planned, job.role) {
             (Some(task), _) => task.description.clone(),
-            (None, Role::Planner) => PLAN_TASK.to_owned(),
+            (None, Role::Planner) => match self.tasks_max.filter(|max| *max < limits::PLAN_TASKS_MAX as u64) {
+                Some(max) => {
+                    format!("{PLAN_TASK} It may have at most {max} tasks, a qa task for each coder task included.")
+                }
+                None => PLAN_TASK.to_owned(),
+            },
             (None, _) => ANSWER_TASK.to_owned(),
         }
     }

@@ -39,7 +39,7 @@ where
 }
 
 async fn run(of: &Orchestrator, request: &DoorRequest, wait: Duration) -> Answer {
-    let asked = match read(request) {
+    let asked = match read(of, request) {
         Ok(asked) => asked,
         Err(refusal) => return refusal,
     };
@@ -59,7 +59,7 @@ async fn run(of: &Orchestrator, request: &DoorRequest, wait: Duration) -> Answer
 }
 
 async fn submit(of: &Orchestrator, request: &DoorRequest) -> Answer {
-    let asked = match read(request) {
+    let asked = match read(of, request) {
         Ok(asked) => asked,
         Err(refusal) => return refusal,
     };
@@ -81,8 +81,9 @@ struct Asked {
     goal: GoalRequest,
 }
 
-fn read(request: &DoorRequest) -> Result<Asked, Answer> {
+fn read(of: &Orchestrator, request: &DoorRequest) -> Result<Asked, Answer> {
     let goal = GoalRequest::parse(&request.payload).map_err(|error| Answer::error(400, &error.to_string()))?;
+    goal.budget.within(&of.settings.budgets.run).map_err(|why| Answer::error(400, &why))?;
     let key = request_key(request).map_err(|why| Answer::error(400, &why))?;
     let run = key.map_or_else(RunId::random, |key| RunId::from_key("", &key));
     Ok(Asked { run, goal })
@@ -121,7 +122,7 @@ async fn accept(of: &Orchestrator, asked: &Asked, known: bool) -> Result<RunStat
         return Err(BusError::Full { stream: bus.root.tasks_stream(), subject: bus.root.run_door(), source }.into());
     }
     let attachments = keep_attachments(&store, asked).await?;
-    let goal = Goal::new(asked.goal.goal.clone(), attachments);
+    let goal = Goal { budget: asked.goal.budget.clone(), ..Goal::new(asked.goal.goal.clone(), attachments) };
     let (status, generation) = match store.runs.accept(&asked.run, &goal).await? {
         Accepted::New => {
             // The run before was removed a moment ago, and its files, which these were, with it.

@@ -11,6 +11,7 @@ use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
 use super::Orchestrator;
+use super::budget::Watch;
 use super::claim::{Lease, Lost, TAKEOVERS_MAX};
 use super::doubts::doubts;
 use super::facts::{Facts, Try};
@@ -65,6 +66,7 @@ pub(super) struct Drive<'a> {
     ended: Option<Reply>,
     /// When the server shows this run to an orchestrator, whoever is alive then.
     pub(super) alarm: Option<Instant>,
+    pub(super) watch: Watch,
 }
 
 impl<'a> Drive<'a> {
@@ -88,15 +90,16 @@ impl<'a> Drive<'a> {
         let (facts, ended) = match lease.fresh {
             // Nobody has held the run, but somebody may have canceled it and died before he tidied up.
             true => {
-                let (goal, ended) = tokio::try_join!(of.store.runs.goal(&lease.run), of.store.results.get(&result))?;
-                (goal.map(Facts::fresh), ended)
+                let (goal, ended) = tokio::try_join!(of.store.runs.goal_at(&lease.run), of.store.results.get(&result))?;
+                (goal.map(|(goal, began)| Facts { began, ..Facts::fresh(goal) }), ended)
             }
             false => (Facts::load(&of.store, &lease.run, &lease.record).await?, None),
         };
         let lost_goal = || Facts::fresh(Goal::new(String::new(), Vec::new()));
         let missing = facts.is_none();
         let (facts, loops) = (facts.unwrap_or_else(lost_goal), LoopDetector::default());
-        let mut drive = Drive { of, lease, facts, loops, live, sent: HashMap::new(), ended, alarm: None };
+        let (sent, watch) = (HashMap::new(), Watch::default());
+        let mut drive = Drive { of, lease, facts, loops, live, sent, ended, alarm: None, watch };
         let stopped = match drive.refuse(missing) {
             Some(failure) => {
                 drive.bury(&failure).await;
@@ -155,6 +158,7 @@ impl<'a> Drive<'a> {
         if !self.lease.fresh {
             self.fill_history().await?;
         }
+        self.begin_watch().await?;
         let mut reconnects = self.of.bus.reconnects();
         reconnects.mark_unchanged();
         loop {
@@ -164,8 +168,12 @@ impl<'a> Drive<'a> {
             if let Err(lost) = self.decide_proposals().await? {
                 return Ok(Stop::Lost(lost));
             }
+            self.tell_budgets().await;
             match next(&self.facts, &self.of.settings.rules) {
                 Step::Adopt(plan) => {
+                    if let Some(failure) = self.too_many_tasks(plan.tasks.len()) {
+                        return self.fail(failure).await;
+                    }
                     if let Err(lost) = self.adopt(plan).await? {
                         return Ok(Stop::Lost(lost));
                     }

@@ -30,12 +30,14 @@ pub struct Facts {
     pub verdicts: BTreeMap<(TaskId, u32), StateVerdict>,
     /// Completed replies whose changes nobody has decided on yet, in the order in which they came: they do not count so far.
     pub undecided: Vec<Reply>,
+    /// When the goal was stored, by the server's clock, in nanoseconds since 1970.
+    pub began: i64,
 }
 
 impl Facts {
     /// Reads everything; `None` when the run has no goal, so that it is none.
     pub async fn load(store: &Store, run: &RunId, record: &RunRecord) -> Result<Option<Self>, StoreError> {
-        let Some(goal) = store.runs.goal(run).await? else {
+        let Some((goal, began)) = store.runs.goal_at(run).await? else {
             return Ok(None);
         };
         let plan = match record.plan {
@@ -44,7 +46,7 @@ impl Facts {
         };
         let requests = store.runs.history(run).await?;
         let restart = record.restart.clone().unwrap_or_default();
-        let mut facts = Self { plan, requests, restart, ..Self::fresh(goal) };
+        let mut facts = Self { plan, requests, restart, began, ..Self::fresh(goal) };
         facts.reconcile(store, run).await?;
         Ok(Some(facts))
     }
@@ -53,6 +55,7 @@ impl Facts {
     pub(super) fn fresh(goal: Goal) -> Self {
         Self {
             goal,
+            began: 0,
             plan: None,
             requests: Vec::new(),
             results: BTreeMap::new(),

@@ -4,6 +4,7 @@
 //! facts (`next`), so any orchestrator can go on with any run at any moment; the fence (`claim`) sees to it that only one
 //! of them acts. No process owns state that dies with it.
 
+mod budget;
 mod cancel;
 mod claim;
 mod claims;
@@ -17,6 +18,7 @@ mod due;
 mod evidence;
 mod facts;
 mod finish;
+mod ledger;
 mod loops;
 mod next;
 mod proposals;
@@ -42,6 +44,7 @@ use crate::store::{Store, StoreError};
 use crate::wire::{Failure, FailureKind, Role};
 use crate::worker::{Delivery, Done, Handler};
 
+pub use budget::{Budgets, RoleBudget};
 pub use doors::doors;
 pub use due::DueHandler;
 pub use facts::Facts;
@@ -67,6 +70,10 @@ pub struct RunSettings {
     pub hops_max: Option<u32>,
     /// How long one task of each role may take.
     pub limits: HashMap<Role, Duration>,
+    /// What a run may spend.
+    pub budgets: Budgets,
+    /// Attempts of one run that are under way at the same time, per role; [`crate::wire::limits::WINDOW_MAX`] when `None`.
+    pub window_max: Option<usize>,
 }
 
 /// Limit of a role that the settings do not name.

@@ -96,7 +96,7 @@ mod tests {
 
     fn made(facts: &Facts) -> (Task, Message) {
         let (root, run) = (Root::default(), RunId::from_key("t", "proposals"));
-        let dispatch = Dispatch { root: &root, run: &run, facts, attempts: &BTreeMap::new() };
+        let dispatch = Dispatch { root: &root, run: &run, facts, attempts: &BTreeMap::new(), tasks_max: None };
         let job = Job { task: TaskId::planned(1), role: Role::Researcher, attempt: 1, delay: Duration::ZERO };
         let task = dispatch.task(&job, Duration::ZERO);
         let message = dispatch.message(&task);

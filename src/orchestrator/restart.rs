@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::facts::Facts;
 use super::next::{completed as with_checks, newest_built_on, rejects, targets};
-use crate::wire::{Outcome, Plan, PlanTask, Restart, TaskId};
+use crate::wire::{Outcome, Plan, PlanTask, Restart, Role, TaskId, Usage};
 
 /// A retry that makes no sense, in words for the person who asked.
 pub(super) type Refusal = String;
@@ -16,10 +16,12 @@ pub(super) type Refusal = String;
 /// force from now on, which may be another one than before.
 pub(super) fn restart(facts: &Facts, plan: Option<&Plan>, from: Option<&TaskId>) -> Result<Restart, Refusal> {
     let messages = facts.requests.len();
+    let mut spent: BTreeMap<Role, Usage> = BTreeMap::new();
+    facts.results.values().for_each(|reply| *spent.entry(reply.role).or_default() += reply.usage);
     let (Some(plan), false) = (plan, from == Some(&TaskId::plan())) else {
         return match from {
             Some(task) if *task != TaskId::plan() => Err(format!("the run has no plan, so no task {task}")),
-            _ => Ok(Restart { first: plan_anew(facts), messages }),
+            _ => Ok(Restart { first: plan_anew(facts), messages, at: 0, spent }),
         };
     };
     let newest = |id: &TaskId| facts.newest(id).max(facts.first(id));
@@ -46,7 +48,7 @@ pub(super) fn restart(facts: &Facts, plan: Option<&Plan>, from: Option<&TaskId>)
     first.insert(answer.clone(), facts.newest(&answer) + 1);
     // The planner's own attempts go on from where they were, should this generation be planned anew later.
     first.insert(TaskId::plan(), facts.newest(&TaskId::plan()).max(1));
-    Ok(Restart { first, messages })
+    Ok(Restart { first, messages, at: 0, spent })
 }
 
 /// All is made again from a new plan, whose tasks may have the old ones' names.

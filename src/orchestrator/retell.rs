@@ -7,7 +7,7 @@ use super::dispatch::Dispatch;
 use super::facts::Facts;
 use super::next::{Attempts, Job};
 use crate::store::{Store, StoreError};
-use crate::wire::{Party, Root, RunId, RunRecord, Task, TaskId};
+use crate::wire::{Party, Role, Root, RunId, RunRecord, Task, TaskId};
 
 /// A task made again.
 #[derive(Clone, Debug)]
@@ -44,9 +44,13 @@ pub async fn retell(
         let newest = attempts.entry(about.task.clone()).or_insert(about.attempt);
         *newest = about.attempt.max(*newest);
     }
-    let dispatch = Dispatch { root, run, facts: &facts, attempts: &attempts };
+    let dispatch = Dispatch { root, run, facts: &facts, attempts: &attempts, tasks_max: None };
     let job = Job { task: wanted.0.clone(), role, attempt: wanted.1, delay: Duration::ZERO };
-    let task = dispatch.task(&job, Duration::ZERO);
+    let mut task = dispatch.task(&job, Duration::ZERO);
+    if role == Role::Planner {
+        // It told the bound of that time.
+        task.description.clone_from(&entry.message.content);
+    }
     let exact = dispatch.message(&task).metadata.input == entry.message.metadata.input;
     Ok(Some(Retold { task, exact }))
 }

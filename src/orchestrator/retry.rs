@@ -11,7 +11,7 @@ use super::{Orchestrator, finish};
 use crate::bus::{BusError, Outgoing, Point};
 use crate::store::Recorded;
 use crate::wire::subject::TaskSubject;
-use crate::wire::{DeadLetter, Plan, RunId, RunRecord, RunStatus, Task, TaskId};
+use crate::wire::{DeadLetter, Plan, Restart, RunId, RunRecord, RunStatus, Task, TaskId};
 
 /// Tries of beginning a generation against others who do the same.
 const RETRY_TRIES_MAX: u32 = 8;
@@ -62,11 +62,17 @@ async fn begin(of: &Orchestrator, asked: &Asked, recorded: Recorded) -> Result<O
         (Some(_), None) => return Err(refused("the run has no plan that could be edited".into())),
         (Some(plan), Some(old)) => {
             let plan = edited(old, plan, &facts).map_err(|faults| refused(faults.join("; ")))?;
+            if let Some(max) =
+                of.settings.budgets.of(&facts.goal.budget).tasks.filter(|max| plan.tasks.len() as u64 > *max)
+            {
+                return Err(refused(format!("the plan has {} tasks, and budget tasks is {max}", plan.tasks.len())));
+            }
             Some(plan).filter(|plan| plan != old)
         }
     };
     let in_force = changed.as_ref().or(facts.plan.as_ref());
-    let restart = restart(&facts, in_force, asked.from.as_ref()).map_err(refused)?;
+    let at = of.bus.server_now().await?;
+    let restart = Restart { at, ..restart(&facts, in_force, asked.from.as_ref()).map_err(refused)? };
     let mut generation = record.generation + 1;
     let plan = match &changed {
         Some(plan) => {

@@ -11,15 +11,13 @@ use super::deadline::Deadline;
 use super::dispatch::Dispatch;
 use super::drive::{Drive, Sent};
 use super::loops::LoopBounds;
-use super::next::Job;
+use super::next::{Attempts, Job};
 use crate::bus::clock::{nanos, since};
 use crate::bus::{BusError, Outgoing, Point, Queue};
 use crate::store::{HistoryEntry, StoreError, Stored};
 use crate::wire::subject::{HEADER_FIRST, TaskSubject};
-use crate::wire::{Event, EventKind, Failure, Message, Outcome, Reply, Role, Task, TaskId, limits};
+use crate::wire::{Event, EventKind, Failure, Message, Outcome, Plan, Reply, Role, Task, TaskId, limits};
 
-/// Attempts of one run that are on their way at the same time, per role: a large run does not starve the others.
-const WINDOW: usize = 8;
 /// How long after a deadline the alarm rings: time for a living holder to declare it.
 const ALARM_AFTER_MS: u64 = 500;
 /// How long a holder may take to declare a deadline that is over before the alarm brings another one.
@@ -40,6 +38,9 @@ pub(super) enum Unsent {
 impl Drive<'_> {
     /// Sends those of `jobs` that this holder has not sent, within the window; the inner error ends the run, or our part.
     pub(super) async fn send(&mut self, jobs: Vec<Job>) -> Result<Result<(), Unsent>, StoreError> {
+        if let Some(failure) = self.over_time() {
+            return Ok(Err(Unsent::Failed(failure)));
+        }
         let attempts = self.attempts();
         let jobs = self.within_window(jobs);
         if jobs.is_empty() {
@@ -52,14 +53,26 @@ impl Drive<'_> {
         if let Err(lost) = self.lease.hold(&self.of.store).await? {
             return Ok(Err(Unsent::Lost(lost)));
         }
+        let (root, run, tasks_max) = (&self.of.bus.root, &self.lease.run, self.budget().tasks);
+        let dispatch = Dispatch { root, run, facts: &self.facts, attempts: &attempts, tasks_max };
+        let made = |job: Job| {
+            let (task, known) = (dispatch.task(&job, self.of.limit(job.role)), self.request_of(&job.task, job.attempt));
+            (job, task, known.is_some())
+        };
+        let made: Vec<(Job, Task, bool)> = jobs.into_iter().map(made).collect();
+        let granted = match self.granted(&made) {
+            Ok(granted) => granted,
+            Err(failure) => return Ok(Err(Unsent::Failed(failure))),
+        };
         let mut tasks = Vec::new();
         let bounds = self.loop_bounds();
         self.loops.catch_up(self.facts.messages());
-        for job in jobs {
-            let dispatch =
-                Dispatch { root: &self.of.bus.root, run: &self.lease.run, facts: &self.facts, attempts: &attempts };
-            let task = dispatch.task(&job, self.of.limit(job.role));
-            let known = self.request_of(&job.task, job.attempt).is_some();
+        for ((job, task, known), budget) in made.into_iter().zip(granted) {
+            // Until something is given back of the run's budget.
+            if budget.is_none() {
+                continue;
+            }
+            let task = Task { budget, ..task };
             let message = dispatch.message(&task);
             if !known && let Err(found) = self.loops.admit(&message, bounds) {
                 return Ok(Err(Unsent::Failed(found.into())));
@@ -119,8 +132,7 @@ impl Drive<'_> {
             return Ok(());
         }
         let attempts = self.attempts();
-        let dispatch =
-            Dispatch { root: &self.of.bus.root, run: &self.lease.run, facts: &self.facts, attempts: &attempts };
+        let dispatch = self.dispatch(&attempts);
         let mut entries = Vec::new();
         for reply in done {
             let (task, role, attempt) = (reply.task.clone(), reply.role, reply.attempt);
@@ -135,6 +147,11 @@ impl Drive<'_> {
             }
         }
         Ok(())
+    }
+
+    fn dispatch<'a>(&'a self, attempts: &'a Attempts) -> Dispatch<'a> {
+        let (root, run, tasks_max) = (&self.of.bus.root, &self.lease.run, self.budget().tasks);
+        Dispatch { root, run, facts: &self.facts, attempts, tasks_max }
     }
 
     /// `first_at` is when it was known that nobody had sent the task before.
@@ -184,7 +201,7 @@ impl Drive<'_> {
     /// Lets the server show this run to an orchestrator soon after the next deadline, in case that we are not there to
     /// declare it. As long as we are, the alarm is put off before it rings. The inner error ends our part.
     pub(super) async fn set_alarm(&mut self) -> Result<Result<(), Lost>, StoreError> {
-        let Some(first) = self.open().map(|sent| sent.over).min() else { return Ok(Ok(())) };
+        let Some(first) = self.open().map(|sent| sent.over).chain(self.ends()).min() else { return Ok(Ok(())) };
         let now = Instant::now();
         // A deadline that is over already is ours to declare; an alarm at once would only take the run from us again.
         let wanted = match first > now + Duration::from_millis(ALARM_AFTER_MS) {
@@ -242,24 +259,28 @@ impl Drive<'_> {
         Ok(Ok(()))
     }
 
-    /// The bounds of the plan's size, or what the operator chose.
+    /// The bounds of the plan's size, or what the operator chose, or less if the goal wants it.
     fn loop_bounds(&self) -> LoopBounds {
         let settings = &self.of.settings;
-        let (tasks, depth) = self.facts.plan.as_ref().map_or((0, 0), |plan| (plan.tasks.len(), plan.depth()));
-        let exchanges_max = limits::exchanges_max(tasks, settings.rules.rework_max);
+        let depth = self.facts.plan.as_ref().map_or(0, Plan::depth);
         let hops_max = limits::hops_max(depth, settings.rules.attempts_max());
-        LoopBounds {
-            exchanges_max: settings.exchanges_max.unwrap_or(exchanges_max),
-            hops_max: settings.hops_max.unwrap_or(hops_max),
-        }
+        LoopBounds { exchanges_max: self.exchanges_max(), hops_max: settings.hops_max.unwrap_or(hops_max) }
     }
 
-    fn request_of(&self, task: &TaskId, attempt: u32) -> Option<&HistoryEntry> {
+    pub(super) fn exchanges_max(&self) -> usize {
+        let tasks = self.facts.plan.as_ref().map_or(0, |plan| plan.tasks.len());
+        let scaled = limits::exchanges_max(tasks, self.of.settings.rules.rework_max);
+        let max = self.of.settings.exchanges_max.unwrap_or(scaled);
+        let asked = self.facts.goal.budget.exchanges.and_then(|asked| usize::try_from(asked).ok());
+        asked.map_or(max, |asked| max.min(asked))
+    }
+
+    pub(super) fn request_of(&self, task: &TaskId, attempt: u32) -> Option<&HistoryEntry> {
         self.facts.request_of(task, attempt)
     }
 
     /// Attempts that this holder sent and that have no answer.
-    fn open(&self) -> impl Iterator<Item = &Sent> {
+    pub(super) fn open(&self) -> impl Iterator<Item = &Sent> {
         self.sent.iter().filter(|(key, _)| !self.facts.results.contains_key(key)).map(|(_, sent)| sent)
     }
 
@@ -271,7 +292,7 @@ impl Drive<'_> {
         new.filter(|job| {
             let count = under_way.entry(job.role).or_default();
             *count += 1;
-            *count <= WINDOW
+            *count <= self.of.settings.window_max.unwrap_or(limits::WINDOW_MAX)
         })
         .collect()
     }
@@ -281,6 +302,6 @@ impl Drive<'_> {
         let now = Instant::now();
         let alarm = self.alarm.and_then(|at| at.checked_sub(Duration::from_secs(ALARM_LEAD_S))).filter(|at| *at > now);
         let deadlines = self.open().map(|sent| sent.over);
-        deadlines.chain(alarm).min().unwrap_or_else(|| now + Duration::from_secs(FAR_S))
+        deadlines.chain(alarm).chain(self.next_watch()).min().unwrap_or_else(|| now + Duration::from_secs(FAR_S))
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::tools::Grant;
-use crate::wire::Role;
+use crate::wire::{Allowance, Role, Usd};
 
 /// Bytes of a role file.
 const ROLE_FILE_BYTES_MAX: u64 = 256 * 1024;
@@ -63,6 +63,12 @@ pub struct RoleLimits {
     /// Calls of tools that one task may make.
     #[serde(default = "tool_calls")]
     pub tool_calls: u32,
+    /// Tokens that all tasks of the role in one run may take together, and one that belongs to no run; the run's when absent.
+    #[serde(default)]
+    pub tokens: Option<u64>,
+    /// The same in money.
+    #[serde(default)]
+    pub usd: Option<Usd>,
 }
 
 fn output_tokens() -> u32 {
@@ -77,6 +83,11 @@ impl RoleLimits {
     /// The time that one task may take.
     pub fn time(&self) -> Duration {
         Duration::from_secs(self.time_s)
+    }
+
+    /// What the role may spend.
+    pub fn allowance(&self) -> Allowance {
+        Allowance { tokens: self.tokens, cost_nano_usd: self.usd.map(Usd::nano) }
     }
 }
 
@@ -223,7 +234,11 @@ fn parse(role: Role, text: &str) -> Result<RoleDefinition, String> {
     if let Some(tier) = matter.model.filter(|tier| tier != "default") {
         return Err(format!("its model is {tier:?}; the only tier is \"default\""));
     }
-    if matter.limits.slots == 0 || matter.limits.time_s == 0 || matter.limits.output_tokens == 0 {
+    if matter.limits.slots == 0
+        || matter.limits.time_s == 0
+        || matter.limits.output_tokens == 0
+        || matter.limits.tokens == Some(0)
+    {
         return Err("limits must be 1 or more".into());
     }
     matter.retry.check().map_err(|why| format!("retry: {why}"))?;
@@ -275,6 +290,10 @@ mod tests {
             (good.replace("model: default", "model: huge"), "only tier"),
             (good.replace("model: default", "tools: [everything]"), "server/tool"),
             (good.replace("slots: 4", "slots: 4\n  tool_calls: 51"), "tool_calls"),
+            (good.replace("slots: 4", "slots: 4\n  tokens: 0"), "1 or more"),
+            (good.replace("slots: 4", "slots: 4\n  tokens: -1"), "tokens"),
+            (good.replace("slots: 4", "slots: 4\n  usd: 0"), "budget usd is 0"),
+            (good.replace("slots: 4", "slots: 4\n  usd: .nan"), "budget usd is NaN"),
             (good.replace("limits:", "retry: { factor: .nan }\nlimits:"), "factor"),
             (good.replace("limits:", "retry: { delay_s: -1 }\nlimits:"), "delay_s"),
             (good.replace("limits:", "retry: { tries: 2 }\nlimits:"), "unknown field"),

@@ -12,6 +12,7 @@ mod collection;
 mod definition;
 mod documenter;
 mod files;
+mod meter;
 mod planner;
 mod progress;
 mod prompt;
@@ -30,6 +31,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use self::briefing::Briefing;
+use self::meter::Meter;
 use crate::bus::Bus;
 use crate::model::{
     CallContext, ChatMessage, ChatModel, ChatRequest, Finish, JsonError, OutputSchema, complete_json_checked,
@@ -50,6 +52,7 @@ pub use self::trouble::of_model;
 const CALL_SHARE: (u32, u32) = (9, 20);
 
 /// One role at work: its definition, and the means that it has.
+#[derive(Clone)]
 pub struct Desk {
     /// The role's definition.
     pub definition: RoleDefinition,
@@ -90,13 +93,21 @@ impl Product {
 impl Work for Desk {
     async fn work(&self, task: &Task) -> Reply {
         let mut usage = Usage::default();
+        let allowance = task.budget.unwrap_or_else(|| self.definition.limits.allowance());
+        let meter = self.model.clone().map(|model| Arc::new(Meter::new(model, allowance)));
+        let metered = meter.clone().map(|meter| meter as Arc<dyn ChatModel>);
+        let desk = Self { model: metered, ..self.clone() };
         let (made, prompt) = match Briefing::fetch(&self.store, task).await {
-            Ok(mut briefing) => (self.produce(&mut briefing, &mut usage).await, briefing.asked.into_inner()),
+            Ok(mut briefing) => (desk.produce(&mut briefing, &mut usage).await, briefing.asked.into_inner()),
             Err(failure) => (Err(failure), None),
         };
+        let by_budget = || meter.as_ref().ok()?.cut_off(task.role);
         let (outcome, state) = match made {
             Ok(Product { content, artifacts, report, state }) => {
                 (Outcome::Completed { content, artifacts, report }, state)
+            }
+            Err(failure) if failure.kind == FailureKind::ModelCutOff => {
+                (Outcome::Failed { failure: by_budget().unwrap_or(failure) }, Vec::new())
             }
             Err(failure) => (Outcome::Failed { failure }, Vec::new()),
         };

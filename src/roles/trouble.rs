@@ -17,11 +17,13 @@ pub fn of_model(role: Role, error: ModelError) -> Failure {
         ModelError::Truncated { .. } => ModelTruncated,
         ModelError::Garbled { .. } | ModelError::Malformed { .. } => ModelMalformed,
         ModelError::Script(_) => ModelScript,
+        ModelError::OverBudget(_) => BudgetExceeded,
     };
     let again = match &error {
         // Its limit was the task's own.
         ModelError::Timeout { .. } => false,
-        ModelError::Malformed { .. } | ModelError::Busy { .. } => true,
+        // A new attempt may get a larger share.
+        ModelError::Malformed { .. } | ModelError::Busy { .. } | ModelError::OverBudget(_) => true,
         error => error.is_transient(),
     };
     let wait = error.retry_after().unwrap_or_default();
@@ -104,6 +106,7 @@ mod tests {
             (ModelError::Truncated { peer: peer(), why: why(), source: None }, ModelTruncated, again(0)),
             (ModelError::Malformed { peer: peer(), why: why() }, ModelMalformed, again(0)),
             (ModelError::Garbled { peer: peer(), why: why() }, ModelMalformed, Retry::Never),
+            (ModelError::OverBudget(why()), BudgetExceeded, again(0)),
         ];
         for (error, kind, retry) in rows {
             let about = error.to_string();

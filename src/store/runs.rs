@@ -76,7 +76,16 @@ impl Runs {
 
     /// The goal of a run.
     pub async fn goal(&self, run: &RunId) -> Result<Option<Goal>, StoreError> {
-        self.get(&format!("{run}.goal"), "goal").await
+        Ok(self.goal_at(run).await?.map(|(goal, _)| goal))
+    }
+
+    /// The goal of a run, and when the server stored it, in nanoseconds since 1970.
+    pub async fn goal_at(&self, run: &RunId) -> Result<Option<(Goal, i64)>, StoreError> {
+        let key = format!("{run}.goal");
+        let Some(entry) = self.runs.get(&key).await? else {
+            return Ok(None);
+        };
+        Ok(Some((read(&entry.value, &key, "goal")?, entry.at)))
     }
 
     /// A revision of a run's plan.

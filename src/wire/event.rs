@@ -55,11 +55,13 @@ pub enum EventKind {
     Doubted,
     /// A role takes no task for a while, because its model's provider asks for a pause.
     Paused,
+    /// Most of a budget is spent.
+    Budget,
 }
 
 impl EventKind {
     /// All kinds; each is kept in the stream of events.
-    pub const ALL: [EventKind; 11] = [
+    pub const ALL: [EventKind; 12] = [
         EventKind::Claimed,
         EventKind::Planned,
         EventKind::Dispatched,
@@ -71,6 +73,7 @@ impl EventKind {
         EventKind::Finished,
         EventKind::Doubted,
         EventKind::Paused,
+        EventKind::Budget,
     ];
 
     /// The kind as a subject token.
@@ -87,6 +90,7 @@ impl EventKind {
             EventKind::Finished => "finished",
             EventKind::Doubted => "doubted",
             EventKind::Paused => "paused",
+            EventKind::Budget => "budget",
         }
     }
 }

@@ -72,6 +72,8 @@ pub enum FailureKind {
     PlanInvalid,
     /// The run's limit on exchanges was reached.
     MaxIterations,
+    /// A budget is spent; the message names it.
+    BudgetExceeded,
     /// The run's recent messages repeat.
     RepeatedPattern,
     /// Attempt after attempt of a task brought nothing new.

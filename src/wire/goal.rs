@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::path::clashes;
-use super::{Artifact, FilePath, WIRE_VERSION, limits};
+use super::{Artifact, Budget, FilePath, WIRE_VERSION, limits};
 
 /// A goal as it is kept: its words, and the files that came with it, by hash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,16 +15,22 @@ pub struct Goal {
     /// Attached files, stored before the goal.
     #[serde(default)]
     pub attachments: Vec<Artifact>,
+    /// What the run may spend; the operator's budget where it names nothing.
+    #[serde(default, skip_serializing_if = "Budget::is_empty")]
+    pub budget: Budget,
 }
 
 /// A goal as it comes to a door in JSON. Plain text is the same as `{"goal": text}`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GoalRequest {
     /// The user's words.
     pub goal: String,
     /// Files to work on.
     #[serde(default)]
     pub attachments: Vec<Attachment>,
+    /// What the run may spend, at most the operator's; the operator's where it names nothing.
+    #[serde(default, skip_serializing_if = "Budget::is_empty")]
+    pub budget: Budget,
 }
 
 /// One attached file.
@@ -85,7 +91,7 @@ impl GoalRequest {
         let request = if text.trim_start().starts_with('{') {
             serde_json::from_str(text).map_err(|error| GoalError::BadJson(error.to_string()))?
         } else {
-            Self { goal: text.to_owned(), attachments: Vec::new() }
+            Self { goal: text.to_owned(), ..Self::default() }
         };
         request.checked()
     }
@@ -114,9 +120,9 @@ impl GoalRequest {
 }
 
 impl Goal {
-    /// A goal with these words and stored files.
+    /// A goal with these words and stored files, and no budget of its own.
     pub fn new(text: String, attachments: Vec<Artifact>) -> Self {
-        Self { v: WIRE_VERSION, text, attachments }
+        Self { v: WIRE_VERSION, text, attachments, budget: Budget::default() }
     }
 }
 
@@ -133,6 +139,9 @@ mod tests {
             (&b" \n"[..], "empty"),
             (br#"{"goal":""}"#, "empty"),
             (br#"{"goal":7}"#, "expected a string"),
+            (br#"{"goal":"x","budget":{"tokens":0}}"#, "budget tokens is 0"),
+            (br#"{"goal":"x","budget":{"usd":-1}}"#, "budget usd is -1"),
+            (br#"{"goal":"x","budget":{"tokens":"many"}}"#, "invalid type"),
             (b"{oops", "plain text or"),
             (b"\xff\xfe", "UTF-8"),
             (&long, "goal_bytes_max"),

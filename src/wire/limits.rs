@@ -38,6 +38,25 @@ pub const DESCRIPTION_BYTES_MAX: usize = 16 * 1024;
 pub const REWORK_MAX: u32 = 3;
 /// Attempts in a row that bring nothing new, no file and no other test outcome, unless configured.
 pub const NO_PROGRESS_MAX: u32 = 2;
+/// Tokens of an answer that must be left, or a model is not asked.
+pub const ANSWER_TOKENS_MIN: u64 = 256;
+/// Exchanges, or tasks, that a budget can name.
+pub const BUDGET_COUNT_MAX: u64 = 1_000_000;
+/// Seconds that a budget can name: a year.
+pub const BUDGET_TIME_S_MAX: u64 = 365 * 24 * 3600;
+/// Tokens that a budget can name.
+pub const BUDGET_TOKENS_MAX: u64 = 1_000_000_000_000;
+/// Dollars that a budget can name.
+pub const BUDGET_USD_MAX: u64 = 1_000_000;
+/// Tokens of a run, unless configured: some ten times what 200 tasks with a rework of each take.
+pub const RUN_TOKENS_MAX: u64 = 20_000_000;
+/// Money of a run, unless configured, in dollars.
+pub const RUN_USD_MAX: u64 = 50;
+/// Time of a run, unless configured: 30 days, so that one may wait for people.
+pub const RUN_TIME_S_MAX: u64 = 30 * 24 * 3600;
+/// Attempts of one run that are under way at the same time, per role, unless configured: a large run does not starve the
+/// others.
+pub const WINDOW_MAX: usize = 8;
 /// Bytes of one shared-state value.
 pub const STATE_VALUE_BYTES_MAX: usize = 64 * 1024;
 /// Keys of one shared-state update.

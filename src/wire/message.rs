@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ContentHash, Role, RunId, StateView, TaskId, UnknownRole, WIRE_VERSION};
+use super::{Allowance, ContentHash, Role, RunId, StateView, TaskId, UnknownRole, WIRE_VERSION};
 
 /// What one party said to another. Requests are kept in the history bucket; their replies are in the result stream
 /// and are not written a second time.
@@ -64,6 +64,9 @@ pub struct Metadata {
     /// Subject where the whole content is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
+    /// What was reserved for it of the run's budget; given back by its reply.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Allowance>,
 }
 
 /// A party of an exchange: the user, or a role.

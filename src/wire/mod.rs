@@ -5,6 +5,7 @@
 //! tagged, unknown fields are tolerated, unknown versions are refused, and each type has a golden file in
 //! `tests/golden/`, so that a change of the wire is a change of a file that a reviewer sees.
 
+mod budget;
 mod dead;
 mod event;
 mod failure;
@@ -23,6 +24,7 @@ mod task;
 mod text;
 mod usage;
 
+pub use budget::{Allowance, Budget, Usd};
 pub use dead::DeadLetter;
 pub use event::{Event, EventKind, TokenEvent};
 pub use failure::{Failure, FailureKind, Retry};

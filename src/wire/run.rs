@@ -40,6 +40,12 @@ pub struct Restart {
     pub first: BTreeMap<TaskId, u32>,
     /// Requests that were sent before; loops are looked for, and exchanges counted, in what came after.
     pub messages: usize,
+    /// When it was asked for, by the server's clock, in nanoseconds since 1970; its time counts from there.
+    #[serde(default)]
+    pub at: i64,
+    /// What was spent before, by role; its budgets count what came after.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub spent: BTreeMap<Role, Usage>,
 }
 
 /// Which delivery holds a run. `seq` and `at` are the server's, so that two holders can be put in order.

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::subject::TaskSubject;
 use super::{
-    ContentHash, Failure, FilePath, Finding, Outcome, Report, Role, RunId, StateChange, StateView, TaskId, Usage,
-    WIRE_VERSION, limits,
+    Allowance, ContentHash, Failure, FilePath, Finding, Outcome, Report, Role, RunId, StateChange, StateView, TaskId,
+    Usage, WIRE_VERSION, limits,
 };
 
 /// One unit of work for one role: everything its worker needs, inline or by reference.
@@ -42,6 +42,9 @@ pub struct Task {
     pub state: StateView,
     /// How long the worker may take, from the moment it starts, in milliseconds.
     pub limit_ms: u64,
+    /// What its worker may spend on models; no bound of the run's when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Allowance>,
 }
 
 /// What one earlier task replied.

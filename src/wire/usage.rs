@@ -2,8 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Nanodollars in a dollar.
-const NANO: u64 = 1_000_000_000;
+use super::Usd;
 
 /// Tokens and cost of one or several completions. `input` is everything that was read, the cached part included, so
 /// uncached input = `input - cache_read - cache_write`.
@@ -32,14 +31,17 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Tokens read and written.
+    pub fn tokens(&self) -> u64 {
+        self.input.saturating_add(self.output)
+    }
+
     /// The cost in words: `$0.0123`, `cost unknown`, or what is known of it.
     pub fn cost_in_words(&self) -> String {
         let Some(nano) = self.cost_nano_usd else {
             return "cost unknown".to_owned();
         };
-        // To a hundredth of a cent, rounded up: what is not nothing is not shown as nothing.
-        let parts = nano.div_ceil(NANO / 10_000);
-        let amount = format!("${}.{:04}", parts / 10_000, parts % 10_000);
+        let amount = Usd::from_nano(nano).to_string();
         let unknown = self.calls.saturating_sub(self.priced_calls);
         match (unknown, self.estimated) {
             (0, false) => amount,

@@ -157,6 +157,7 @@ fn task_of(role: Role, run: RunId, ask: Ask, limit: Duration) -> Task {
         files: Vec::new(),
         state: StateView::default(),
         limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
+        budget: None,
     }
 }
 

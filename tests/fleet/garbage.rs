@@ -31,6 +31,7 @@ fn task(role: Role) -> Task {
         files: Vec::new(),
         state: StateView::default(),
         limit_ms: 10_000,
+        budget: None,
     }
 }
 

@@ -12,6 +12,7 @@
 #[path = "../common/aimock.rs"]
 mod aimock_process;
 mod bounds;
+mod budgets;
 mod canary;
 mod cancel;
 mod cancel_races;

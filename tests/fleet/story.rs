@@ -129,6 +129,7 @@ pub fn task(role: Role, description: &str, limit: Duration) -> Task {
         files: Vec::new(),
         state: StateView::default(),
         limit_ms: u64::try_from(limit.as_millis()).unwrap(),
+        budget: None,
     }
 }
 

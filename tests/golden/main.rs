@@ -69,6 +69,10 @@ fn reply(role: Role, task: &str, outcome: Outcome) -> Reply {
     Reply { usage: usage(), worker: "coder@host:4711".into(), ..reply }
 }
 
+fn allowance() -> Allowance {
+    Allowance { tokens: Some(50_000), cost_nano_usd: Some(250_000_000) }
+}
+
 fn plan() -> Plan {
     let task = |id: &str, role, needs: &[&str]| PlanTask {
         id: task_id(id),
@@ -100,7 +104,9 @@ fn failure() -> Failure {
 
 #[test]
 fn goals() {
-    check("goal", &Goal::new("Write a function.".into(), vec![artifact()]));
+    let budget: Budget = "exchanges=40,tasks=10,time_s=600,tokens=200000,usd=2.5".parse().unwrap();
+    let bounded = Goal { budget: budget.clone(), ..Goal::new("Write a function.".into(), vec![artifact()]) };
+    check("goal", &bounded);
     check(
         "goal_request",
         &GoalRequest {
@@ -112,6 +118,7 @@ fn goals() {
                 },
                 Attachment { path: "big.csv".parse().unwrap(), body: AttachmentBody::Stored { artifact: artifact() } },
             ],
+            budget,
         },
     );
     check("ask", &Ask { description: "Fix the typo.".into(), context: vec!["teh README".into()] });
@@ -146,6 +153,7 @@ fn plans_and_tasks() {
             files: vec![artifact()],
             state: state_view(),
             limit_ms: 900_000,
+            budget: Some(allowance()),
         },
     );
 }
@@ -211,6 +219,7 @@ fn messages_and_events() {
         bytes: 23,
         hops: 4,
         reference: Some("oarlock.task.coder.f2k7q3x5n6m4a2b3c4d5.t1.2".into()),
+        budget: Some(allowance()),
     };
     let from = Party::Role(Role::Orchestrator);
     let to = Party::Role(Role::Coder);
@@ -246,7 +255,8 @@ fn records_and_views() {
     let working = RunRecord { status: RunStatus::Working, owner: Some(owner), plan: 1, ..record };
     check("run_record", &working);
     let first = [(task_id("t1"), 1), (task_id("t2"), 3), (task_id("answer"), 2)].into();
-    let restart = Some(Restart { first, messages: 7 });
+    let spent = [(Role::Coder, usage())].into();
+    let restart = Some(Restart { first, messages: 7, at: 1_790_000_000_000_000_000, spent });
     check("run_record_retried", &RunRecord { generation: 2, restart, ..working });
     let to = TaskSubject { role: Role::Coder, run: run(), task: task_id("t1"), attempt: 2 };
     check("dead_letter", &DeadLetter::new(to, failure(), 10, "coder@host:1".into(), b"{\"v\":1}"));

@@ -14,7 +14,7 @@ pub(in crate::cli) use self::reading::{
 };
 pub(in crate::cli) use self::setup::{CompletionsArgs, DoctorArgs, InitArgs, ManArgs};
 pub(in crate::cli) use self::upkeep::{ChaosArgs, DeadArgs, DeadVerb, GcArgs, MigrateArgs};
-use crate::wire::{Role, RunId, TaskId};
+use crate::wire::{Budget, Role, RunId, TaskId};
 
 /// A fleet of LLM agents on NATS: a goal in plain words becomes finished, checked work.
 #[derive(Debug, Parser)]
@@ -28,7 +28,7 @@ pub(in crate::cli) struct Cli {
 
 const AFTER_HELP: &str = "\
 Configuration: flags, then OARLOCK_* variables, then ./oarlock.toml, then $XDG_CONFIG_HOME/oarlock/config.toml.
-Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 not permitted, 5 conflict, 7 timeout, 8 NATS unreachable, 130 Ctrl-C.
+Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 not permitted, 5 conflict, 7 timeout, 8 NATS unreachable, 9 budget spent, 130 Ctrl-C.
 Try it without a model or a server: oarlock demo";
 
 /// One role of the fleet, as a service: the same as `oarlock worker <role>`.
@@ -175,6 +175,9 @@ pub(in crate::cli) struct RunArgs {
     /// Give up waiting after so many seconds; the run goes on
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(in crate::cli) timeout: Option<Duration>,
+    /// What the run may spend, at most what the fleet allows: tokens=200000,usd=2.5,time_s=600,tasks=10,exchanges=40
+    #[arg(long, value_name = "BOUNDS", default_value = "", hide_default_value = true)]
+    pub(in crate::cli) budget: Budget,
     /// What Ctrl-C does to the run [default: ask on a terminal, else detach]
     #[arg(long, value_name = "WHAT")]
     pub(in crate::cli) on_interrupt: Option<OnInterrupt>,

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde::Deserialize;
 
+use super::super::budgets::RoleTable;
 use super::super::mcp::McpTable;
 use super::{config_home, usage, variable_of};
+use crate::wire::Budget;
 
 /// Configuration file of a project.
 const PROJECT_FILE: &str = "oarlock.toml";
@@ -41,6 +43,9 @@ pub(in crate::cli) struct File {
     pub(in crate::cli) hops_max: Option<u32>,
     pub(in crate::cli) canary_share: Option<f64>,
     pub(in crate::cli) canary: Option<String>,
+    pub(in crate::cli) window_max: Option<usize>,
+    pub(in crate::cli) budget: Option<Budget>,
+    pub(in crate::cli) role_budget: HashMap<String, RoleTable>,
     pub(in crate::cli) replicas: Option<usize>,
     pub(in crate::cli) ack_wait_s: Option<u64>,
     pub(in crate::cli) retention_s: Option<u64>,
@@ -134,6 +139,9 @@ impl File {
             hops_max: self.hops_max.or(other.hops_max),
             canary_share: self.canary_share.or(other.canary_share),
             canary: self.canary.or(other.canary),
+            window_max: self.window_max.or(other.window_max),
+            budget: self.budget.or(other.budget),
+            role_budget: entries(self.role_budget, other.role_budget),
             replicas: self.replicas.or(other.replicas),
             ack_wait_s: self.ack_wait_s.or(other.ack_wait_s),
             retention_s: self.retention_s.or(other.retention_s),

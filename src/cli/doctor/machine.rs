@@ -5,7 +5,7 @@ use super::super::connection::Origin;
 use super::{Line, broken, note, ok};
 use crate::sandbox::{Python, Sandbox};
 use crate::sources::Web;
-use crate::wire::limits;
+use crate::wire::{Allowance, Role, Usd, limits};
 
 pub(super) fn settings(config: &Config) -> Line {
     let files: Vec<String> = config.files().map(|file| file.display().to_string()).collect();
@@ -86,7 +86,7 @@ pub(super) fn web(config: &Config) -> Line {
     }
 }
 
-pub(super) fn bounds(config: &Config) -> Line {
+pub(super) fn bounds(config: &Config) -> Vec<Line> {
     let rules = &config.runs.rules;
     let (rework, no_progress) = (rules.rework_max, rules.no_progress_max);
     let exchanges = match config.runs.exchanges_max {
@@ -98,9 +98,31 @@ pub(super) fn bounds(config: &Config) -> Line {
         Some(max) => max.to_string(),
         None => format!("max(20, 2·(tasks in a row+2)·{attempts}), for 4 in a row {}", limits::hops_max(4, attempts)),
     };
-    ok(format!(
+    let window = config.runs.window_max.unwrap_or(limits::WINDOW_MAX);
+    let bounds = format!(
         "bounds of a run: rework_max {rework}, no_progress_max {no_progress}, exchanges_max {exchanges}, hops_max {hops}, \
-         plan_tasks_max {}",
+         plan_tasks_max {}, window_max {window}",
         limits::PLAN_TASKS_MAX
-    ))
+    );
+    let count = |bound: Option<u64>| bound.map_or("the run's".to_owned(), |bound| bound.to_string());
+    let money = |bound: Option<Usd>| bound.map_or("the run's".to_owned(), |bound| bound.to_string());
+    let run = &config.runs.budgets.run;
+    let of_run = format!(
+        "budget of a run: tasks {}, time_s {}, tokens {}, usd {}, of calls whose price is known",
+        count(run.tasks),
+        count(run.time_s),
+        count(run.tokens),
+        money(run.usd)
+    );
+    let of_roles = Role::ALL.into_iter().filter_map(|role| {
+        let own = config.runs.budgets.roles.get(&role)?.allowance;
+        let usd = own.cost_nano_usd.map(Usd::from_nano);
+        (own != Allowance::default()).then(|| format!("{role} tokens {}, usd {}", count(own.tokens), money(usd)))
+    });
+    let of_roles: Vec<String> = of_roles.collect();
+    let of_roles = match of_roles.is_empty() {
+        true => "budget of a role in a run: the run's, for every role".to_owned(),
+        false => format!("budget of a role in a run: {}; the others the run's", of_roles.join("; ")),
+    };
+    vec![ok(bounds), ok(of_run), ok(of_roles)]
 }

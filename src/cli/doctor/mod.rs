@@ -50,7 +50,7 @@ pub(super) async fn doctor(config: &Config, args: DoctorArgs) -> anyhow::Result<
     lines.push(machine::web(config));
     let tools = super::mcp::trials(config).await;
     lines.extend(tools.into_iter().map(|found| found.map_or_else(|(what, fix)| broken(what, fix), ok)));
-    lines.push(machine::bounds(config));
+    lines.extend(machine::bounds(config));
     for line in lines.iter().filter(|_| !args.json) {
         let mark = match line.level {
             Level::Ok => "✓",

@@ -207,6 +207,7 @@ fn remedy(error: &ModelError) -> String {
         ModelError::Truncated { .. } | ModelError::Malformed { .. } => {
             "try again; if it stays so, look at the server's log".to_owned()
         }
+        ModelError::OverBudget(_) => "raise the budget".to_owned(),
         ModelError::Script(_) => "mend the script".to_owned(),
     }
 }
