@@ -126,12 +126,19 @@ fn achieved(facts: &Facts) -> String {
     format!("{count} of {} tasks are done", plan.tasks.len())
 }
 
-/// The end of a run whose budget is spent, with what is there and what to do.
+/// The end of a run whose budget of this name is spent, with what is there and what to do. That of a role has it before.
 fn exceeded(facts: &Facts, what: &str, name: &str) -> Failure {
+    let raise = match name.split_once(' ') {
+        Some((role, name)) => {
+            format!("[role_budget.{role}] {name} in oarlock.toml, or limits.{name} of roles/{role}.md")
+        }
+        None => format!(
+            "--budget {name}=N, or \"budget\" of the goal, up to the operator's (OARLOCK_BUDGET, or [budget] in oarlock.toml)"
+        ),
+    };
     let message = format!(
-        "budget exceeded: {what}; {}, and what they made is kept: `oarlock show` and `oarlock artifacts`. `oarlock retry` goes on \
-         from there with the budget once more; a higher one is --budget {name}=N, or \"budget\" of the goal, up to the \
-         operator's (OARLOCK_BUDGET, or [budget] in oarlock.toml)",
+        "budget exceeded: {what}; {}, and what they made is kept: `oarlock show` and `oarlock artifacts`. `oarlock retry` \
+         goes on from there with the whole budget once more; a higher one is {raise}",
         achieved(facts)
     );
     Failure::never(FailureKind::BudgetExceeded, message)
@@ -206,11 +213,9 @@ impl Drive<'_> {
         let new = || tasks.iter().filter(|(_, _, known)| !known);
         let needs: Vec<Need> = new().map(|(job, task, _)| budgets.need(&self.facts, job, task)).collect();
         let under_way = self.open().count() + tasks.len() - needs.len();
-        let granted = ledger.grant(&needs, under_way).map_err(|need| {
-            let task = needs.iter().zip(new()).find(|(one, _)| one.role == need.role).map(|(_, (job, ..))| &job.task);
-            let task = task.map(TaskId::as_str).unwrap_or_default();
-            let what = format!("{}, too little is left for task {task} of {}", ledger.short(&need), need.role);
-            exceeded(&self.facts, &what, "tokens")
+        let granted = ledger.grant(&needs, under_way).map_err(|short| {
+            let job = needs.iter().zip(new()).find(|(need, _)| **need == short).map(|(_, (job, ..))| job);
+            self.short(&ledger, &short, job)
         })?;
         let mut granted = granted.into_iter();
         let allowance = |(job, _, known): &(Job, Task, bool)| match known {
@@ -218,6 +223,18 @@ impl Drive<'_> {
             false => granted.next().flatten(),
         };
         Ok(tasks.iter().map(allowance).collect())
+    }
+
+    /// The end of a run in which too little is left for a task.
+    fn short(&self, ledger: &Ledger, need: &Need, job: Option<&Job>) -> Failure {
+        let shares = ledger.short(need);
+        let spent: Vec<String> = shares.iter().map(Share::to_string).collect();
+        let task = job.map(|job| format!(" {}", job.task)).unwrap_or_default();
+        let before = job.and_then(|job| self.facts.before(&job.task, job.attempt)?.failure());
+        let before = before.filter(|failure| failure.kind == FailureKind::BudgetExceeded);
+        let before = before.map(|failure| format!(" ({})", failure.message)).unwrap_or_default();
+        let what = format!("{}, too little is left for task{task} of {}{before}", spent.join(" and "), need.role);
+        exceeded(&self.facts, &what, shares.first().map_or("tokens", |share| &share.name))
     }
 
     /// Tells people, once per holder, of each budget of which most is spent.

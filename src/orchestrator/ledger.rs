@@ -232,8 +232,8 @@ impl Ledger {
         self.whole.shares("").into_iter().chain(of_roles).collect()
     }
 
-    /// The budgets that are too small for this task, in words; those of the run when none is.
-    pub(super) fn short(&self, need: &Need) -> String {
+    /// The budgets that are too small for this task; those of the run when none is, because the rest is reserved.
+    pub(super) fn short(&self, need: &Need) -> Vec<Share> {
         let names = [String::new(), format!("{} ", need.role)];
         let scopes = self.both(need.role);
         let named = scopes.iter().zip(&names).flat_map(|(scope, name)| {
@@ -243,11 +243,8 @@ impl Ledger {
             let short = move |share: &Share| if share.name.ends_with("usd") { poor } else { few };
             scope.shares(name).into_iter().filter(short)
         });
-        let mut told: Vec<String> = named.map(|share| share.to_string()).collect();
-        if told.is_empty() {
-            told = self.whole.shares("").iter().map(Share::to_string).collect();
-        }
-        told.join(" and ")
+        let short: Vec<Share> = named.collect();
+        if short.is_empty() { self.whole.shares("") } else { short }
     }
 }
 

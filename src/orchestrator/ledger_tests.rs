@@ -46,6 +46,10 @@ fn sums(granted: &[Option<Allowance>]) -> Vec<Option<u64>> {
     granted.iter().map(|allowance| allowance.map(|allowance| allowance.tokens.unwrap())).collect()
 }
 
+fn told(ledger: &Ledger, need: &Need) -> String {
+    ledger.short(need).iter().map(Share::to_string).collect::<Vec<_>>().join(" and ")
+}
+
 #[test]
 fn what_is_spent_and_reserved_is_not_given_again() {
     let mut facts = facts();
@@ -67,7 +71,7 @@ fn what_is_spent_and_reserved_is_not_given_again() {
         "the rest is enough to begin"
     );
     let short = of(&facts, 309).grant(&[need(Role::Qa, 50)], 0).unwrap_err();
-    assert_eq!(of(&facts, 309).short(&short), "300 of budget tokens 309");
+    assert_eq!(told(&of(&facts, 309), &short), "300 of budget tokens 309");
 }
 
 #[test]
@@ -83,7 +87,7 @@ fn a_role_has_a_budget_of_its_own_within_the_run_s() {
     answer(&mut facts, Role::Coder, 1, 95);
     assert_eq!(ledger(&facts).grant(&both, 1), Ok(vec![None; 3]), "what is under way may finish, and nothing is begun");
     let short = ledger(&facts).grant(&both, 0).unwrap_err();
-    assert_eq!(ledger(&facts).short(&short), "95 of budget coder tokens 100");
+    assert_eq!(told(&ledger(&facts), &short), "95 of budget coder tokens 100");
     let shares = ledger(&facts).shares();
     let high: Vec<&str> = shares.iter().filter(|share| share.is_high()).map(|share| share.name.as_str()).collect();
     assert_eq!(high, ["coder tokens"]);

@@ -91,7 +91,7 @@ async fn sixty_four_workers_under_one_budget_are_over_by_one_call_each_at_most()
     const TOKENS: u64 = 500_000;
     let server = TestServer::start().await;
     let broken = json!({ "match": { "role": "researcher", "nth": 0 }, "fault": { "kind": "malformed" },
-        "response": { "json": findings(), "latency_ms": 3_000, "usage": { "input": CALL - 1_000, "output": 1_000 } } });
+        "response": { "json": findings(), "latency_ms": 6_000, "usage": { "input": CALL - 1_000, "output": 1_000 } } });
     let good = counted(json_rule(Role::Researcher, 0, &findings()), CALL - 1_000, 1_000);
     let story = script(&[wide_plan(), broken, good, text_rule(Role::Synthesizer, 0, "It is made.")]);
     let events = Ear::on(&server, "oarlock.event.>").await;
@@ -203,6 +203,41 @@ async fn a_takeover_reserves_what_was_reserved() {
     let history = server.store.runs.history(&run).await.unwrap();
     assert!(history.iter().all(|entry| entry.message.metadata.budget.is_some()), "{history:?}");
     assert_one_content_each(&tasks);
+    server.assert_nothing_left().await;
+}
+
+/// A task that needs more than its share is tried again with a larger one, once the others have given theirs back. A role that
+/// has too little stops the run by name, and so does money.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_that_was_too_small_grows_and_the_budget_that_stops_a_run_is_named() {
+    let server = TestServer::start().await;
+    let mut plan = plan_rule(&[(Role::Researcher, &[]), (Role::Researcher, &[]), (Role::Documenter, &[1, 2])]);
+    plan["response"]["usage"] = json!({ "input": 900, "output": 100, "cost_nano_usd": 20_000_000 });
+    let large = json!({ "match": { "role": "researcher", "task_id": "t2", "attempt": 1 }, "fault": { "kind": "malformed" },
+        "response": { "json": findings(), "usage": { "input": 15_500, "output": 500 } } });
+    let small = counted(json_rule(Role::Researcher, 0, &findings()), 900, 100);
+    let story = script(&[plan, large, small, text_rule(Role::Documenter, 0, "# It")]);
+    let settings = server.file("settings.toml", "[role_budget.documenter]\ntokens = 200\n");
+    let settings = ["--config", settings.to_str().unwrap()];
+    let _orchestrator = server.worker_with(Role::Orchestrator, &story, &settings).await;
+    let _workers = cast(&server, &story, &[Role::Planner, Role::Researcher, Role::Documenter]).await;
+    let run = bounded(&server, &json!({ "tokens": 40_000 })).await;
+    let stopped = failure(&server, &run).await;
+    assert_eq!(stopped.kind, FailureKind::BudgetExceeded, "{stopped}");
+    for part in ["0 of budget documenter tokens 200", "task t3 of documenter", "[role_budget.documenter] tokens"] {
+        assert!(stopped.message.contains(part), "{part}: {stopped}");
+    }
+    let replies = replies_of(&server, &run, Role::Researcher).await;
+    let refused: Vec<_> = replies.iter().filter_map(Reply::failure).collect();
+    assert_eq!((replies.len(), refused.len()), (3, 1), "{replies:?}");
+    assert_eq!(refused[0].kind, FailureKind::BudgetExceeded, "{:?}", refused[0]);
+    assert!(refused[0].message.contains("16000 of"), "{}", refused[0].message);
+
+    let run = bounded(&server, &json!({ "usd": 0.01 })).await;
+    let stopped = failure(&server, &run).await;
+    for part in ["$0.0200 of budget usd $0.0100", "0 of 3 tasks are done", "--budget usd=N"] {
+        assert!(stopped.message.contains(part), "{part}: {stopped}");
+    }
     server.assert_nothing_left().await;
 }
 
