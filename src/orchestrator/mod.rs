@@ -21,6 +21,7 @@ mod finish;
 mod ledger;
 mod loops;
 mod next;
+mod planning;
 mod proposals;
 mod restart;
 mod retell;

@@ -11,10 +11,9 @@ use std::time::Duration;
 use super::evidence::no_evidence;
 use super::facts::Facts;
 use super::loops::progress;
+use super::planning::plan_step;
 use crate::roles::RetryPolicy;
-use crate::wire::{
-    ContentHash, Failure, FailureKind, Outcome, Plan, PlanTask, Reply, Report, Retry, Role, TaskId, limits,
-};
+use crate::wire::{ContentHash, Failure, FailureKind, Outcome, Plan, PlanTask, Reply, Retry, Role, TaskId, limits};
 
 /// Bytes of a check's words that the failure of a run shows.
 const SHOWN_BYTES: usize = 2_000;
@@ -57,7 +56,7 @@ impl Rules {
         1_u32.saturating_add(self.rework_max).saturating_add(retries)
     }
 
-    fn retry(&self, role: Role) -> RetryPolicy {
+    pub(super) fn retry(&self, role: Role) -> RetryPolicy {
         self.retries.get(&role).copied().unwrap_or_default()
     }
 }
@@ -90,7 +89,7 @@ pub fn next(facts: &Facts, rules: &Rules) -> Step {
 }
 
 /// An attempt with its pause: none, unless the attempt before failed.
-fn job(facts: &Facts, rules: &Rules, task: &TaskId, role: Role, attempt: u32) -> Job {
+pub(super) fn job(facts: &Facts, rules: &Rules, task: &TaskId, role: Role, attempt: u32) -> Job {
     let asked = |reply: &Reply| match reply.failure()?.retry {
         Retry::After { ms } => Some(Duration::from_millis(ms)),
         Retry::Never => None,
@@ -104,70 +103,6 @@ fn job(facts: &Facts, rules: &Rules, task: &TaskId, role: Role, attempt: u32) ->
         rules.retry(role).delay(facts.failures(task, attempt - 1), asked, share)
     });
     Job { task: task.clone(), role, attempt, delay: delay.unwrap_or_default() }
-}
-
-fn plan_step(facts: &Facts, rules: &Rules) -> Step {
-    let task = TaskId::plan();
-    let first = facts.first(&task);
-    for attempt in first.. {
-        let Some(reply) = facts.result(&task, attempt) else {
-            return Step::Want(vec![job(facts, rules, &task, Role::Planner, attempt)]);
-        };
-        match proposed(reply).and_then(completed) {
-            Ok(plan) => return Step::Adopt(plan),
-            Err(failure) if attempt - first >= rules.retry(Role::Planner).attempts || failure.retry == Retry::Never => {
-                return Step::Fail(about("the planner made no plan", &failure));
-            }
-            Err(_) => {}
-        }
-    }
-    unreachable!("an attempt without a reply is always reached")
-}
-
-/// The plan in a planner's reply, checked again: the planner may be anybody's program.
-fn proposed(reply: &Reply) -> Result<Plan, Failure> {
-    match (reply.failure(), reply.report()) {
-        (Some(failure), _) => Err(failure.clone()),
-        (None, None) if matches!(reply.outcome, Outcome::Canceled { .. }) => {
-            Err(Failure::never(FailureKind::Internal, format!("it was canceled: {}", reply.text())))
-        }
-        (None, Some(Report::Plan(plan))) => plan.recheck().map_err(|faults| {
-            Failure::again(FailureKind::PlanInvalid, format!("the plan is no plan: {}", faults.join("; ")))
-        }),
-        (None, _) => Err(Failure::again(FailureKind::PlanInvalid, "the planner's reply holds no plan")),
-    }
-}
-
-/// The plan with what a planner forgot: a qa task that has no coder task behind it gets all that do not wait for it, and a
-/// coder task that no qa task depends on gets one. So no code is finished without evidence, and no test runs on nothing.
-pub(super) fn completed(mut plan: Plan) -> Result<Plan, Failure> {
-    let of = |role: Role, plan: &Plan| -> Vec<TaskId> {
-        plan.tasks.iter().filter(|task| task.role == role).map(|task| task.id.clone()).collect()
-    };
-    let coders = of(Role::Coder, &plan);
-    for qa in of(Role::Qa, &plan) {
-        if plan.ancestors(&qa).iter().all(|ancestor| ancestor.role != Role::Coder) {
-            let waits = |coder: &&TaskId| plan.ancestors(coder).iter().any(|ancestor| ancestor.id == qa);
-            let behind: Vec<TaskId> = coders.iter().filter(|coder| !waits(coder)).cloned().collect();
-            plan.tasks.iter_mut().filter(|task| task.id == qa).for_each(|task| task.depends_on.extend(behind.clone()));
-            plan = in_order(&plan)?;
-        }
-    }
-    for coder in of(Role::Coder, &plan) {
-        let tested = plan.tasks.iter().any(|task| task.role == Role::Qa && task.depends_on.contains(&coder));
-        if !tested {
-            let id = TaskId::unused(plan.tasks.iter().map(|task| &task.id));
-            let description = format!("Test the files of task {coder}.");
-            plan.tasks.push(PlanTask { id, description, role: Role::Qa, depends_on: vec![coder] });
-        }
-    }
-    in_order(&plan)
-}
-
-fn in_order(plan: &Plan) -> Result<Plan, Failure> {
-    let told =
-        |faults: Vec<String>| format!("with a qa task for each coder task, the plan is no plan: {}", faults.join("; "));
-    plan.ordered().map_err(|faults| Failure::again(FailureKind::PlanInvalid, told(faults)))
 }
 
 /// The attempt in force of every task, or why there can be none. It is never older than what was asked for or answered:
@@ -396,7 +331,7 @@ fn deadlock(facts: &Facts, pending: &[&PlanTask], attempts: &Attempts) -> Failur
 }
 
 /// A failure, told as part of something larger.
-fn about(what: &str, failure: &Failure) -> Failure {
+pub(super) fn about(what: &str, failure: &Failure) -> Failure {
     Failure::never(failure.kind, format!("{what}: {}", failure.message))
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::orchestrator::dispatch::files_in_sight;
-use crate::wire::{Artifact, Goal, Review, RunId, TestFailure, TestReport, Verdict, WIRE_VERSION, code_hash};
+use crate::wire::{Artifact, Goal, Report, Review, RunId, TestFailure, TestReport, Verdict, WIRE_VERSION, code_hash};
 
 #[path = "evidence_tests.rs"]
 mod evidence;

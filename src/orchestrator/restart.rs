@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use super::facts::Facts;
-use super::next::{completed as with_checks, newest_built_on, rejects, targets};
+use super::next::{newest_built_on, rejects, targets};
+use super::planning::completed as with_checks;
 use crate::wire::{Outcome, Plan, PlanTask, Restart, Role, TaskId, Usage};
 
 /// A retry that makes no sense, in words for the person who asked.

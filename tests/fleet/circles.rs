@@ -141,10 +141,20 @@ async fn a_coder_who_tries_something_new_each_time_ends_at_the_rework_bound() {
     assert_eq!((whole.attempts("t1"), whole.attempts("t2")), (4, 4), "{whole:?}");
 }
 
+/// The same, with an answer to what the reviewer found in the attempt before.
+fn answering(mut rule: Value, attempt: u32) -> Value {
+    if attempt > 1 {
+        let finding = format!("t3.{}.f1", attempt - 1);
+        let answers = json!([{ "finding": finding, "verdict": "rejected", "why": "it is a matter of taste" }]);
+        rule["response"]["json"]["answers"] = answers;
+    }
+    rule
+}
+
 /// The coder has nothing to change, and the reviewer always finds something to say.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reviewer_that_rejects_for_style_for_ever_is_no_progress() {
-    let rules = (1..=9).flat_map(|attempt| [code(attempt, 1, true), style(attempt)]);
+    let rules = (1..=9).flat_map(|attempt| [answering(code(attempt, 1, true), attempt), style(attempt)]);
     let circle = Circle {
         rules: [coder_qa_and_reviewer()].into_iter().chain(rules).collect(),
         roles: vec![Role::Planner, Role::Coder, Role::Qa, Role::Reviewer],
@@ -163,7 +173,7 @@ async fn a_reviewer_that_rejects_for_style_for_ever_is_no_progress() {
 /// To and fro between two versions: each is another one than before, and none is new.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coder_who_goes_to_and_fro_for_a_reviewer_is_no_progress() {
-    let rules = (1..=9).flat_map(|attempt| [code(attempt, attempt % 2 + 1, true), style(attempt)]);
+    let rules = (1..=9).flat_map(|attempt| [answering(code(attempt, attempt % 2 + 1, true), attempt), style(attempt)]);
     let circle = Circle {
         rules: [coder_qa_and_reviewer()].into_iter().chain(rules).collect(),
         roles: vec![Role::Planner, Role::Coder, Role::Qa, Role::Reviewer],

@@ -1,0 +1,70 @@
+//! From the planner's replies to the plan in force: which of them is a plan, and what every plan needs that a planner forgets.
+
+use super::facts::Facts;
+use super::next::{Rules, Step, about, job};
+use crate::wire::{Failure, FailureKind, Outcome, Plan, PlanTask, Reply, Report, Retry, Role, TaskId};
+
+/// The step of a run that has no plan yet.
+pub(super) fn plan_step(facts: &Facts, rules: &Rules) -> Step {
+    let task = TaskId::plan();
+    let first = facts.first(&task);
+    for attempt in first.. {
+        let Some(reply) = facts.result(&task, attempt) else {
+            return Step::Want(vec![job(facts, rules, &task, Role::Planner, attempt)]);
+        };
+        match proposed(reply).and_then(completed) {
+            Ok(plan) => return Step::Adopt(plan),
+            Err(failure) if attempt - first >= rules.retry(Role::Planner).attempts || failure.retry == Retry::Never => {
+                return Step::Fail(about("the planner made no plan", &failure));
+            }
+            Err(_) => {}
+        }
+    }
+    unreachable!("an attempt without a reply is always reached")
+}
+
+/// The plan in a planner's reply, checked again: the planner may be anybody's program.
+pub(super) fn proposed(reply: &Reply) -> Result<Plan, Failure> {
+    match (reply.failure(), reply.report()) {
+        (Some(failure), _) => Err(failure.clone()),
+        (None, None) if matches!(reply.outcome, Outcome::Canceled { .. }) => {
+            Err(Failure::never(FailureKind::Internal, format!("it was canceled: {}", reply.text())))
+        }
+        (None, Some(Report::Plan(plan))) => plan.recheck().map_err(|faults| {
+            Failure::again(FailureKind::PlanInvalid, format!("the plan is no plan: {}", faults.join("; ")))
+        }),
+        (None, _) => Err(Failure::again(FailureKind::PlanInvalid, "the planner's reply holds no plan")),
+    }
+}
+
+/// The plan with what a planner forgot: a qa task that has no coder task behind it gets all that do not wait for it, and a
+/// coder task that no qa task depends on gets one. So no code is finished without evidence, and no test runs on nothing.
+pub(super) fn completed(mut plan: Plan) -> Result<Plan, Failure> {
+    let of = |role: Role, plan: &Plan| -> Vec<TaskId> {
+        plan.tasks.iter().filter(|task| task.role == role).map(|task| task.id.clone()).collect()
+    };
+    let coders = of(Role::Coder, &plan);
+    for qa in of(Role::Qa, &plan) {
+        if plan.ancestors(&qa).iter().all(|ancestor| ancestor.role != Role::Coder) {
+            let waits = |coder: &&TaskId| plan.ancestors(coder).iter().any(|ancestor| ancestor.id == qa);
+            let behind: Vec<TaskId> = coders.iter().filter(|coder| !waits(coder)).cloned().collect();
+            plan.tasks.iter_mut().filter(|task| task.id == qa).for_each(|task| task.depends_on.extend(behind.clone()));
+            plan = in_order(&plan)?;
+        }
+    }
+    for coder in of(Role::Coder, &plan) {
+        let tested = plan.tasks.iter().any(|task| task.role == Role::Qa && task.depends_on.contains(&coder));
+        if !tested {
+            let id = TaskId::unused(plan.tasks.iter().map(|task| &task.id));
+            let description = format!("Test the files of task {coder}.");
+            plan.tasks.push(PlanTask { id, description, role: Role::Qa, depends_on: vec![coder] });
+        }
+    }
+    in_order(&plan)
+}
+
+fn in_order(plan: &Plan) -> Result<Plan, Failure> {
+    let told =
+        |faults: Vec<String>| format!("with a qa task for each coder task, the plan is no plan: {}", faults.join("; "));
+    plan.ordered().map_err(|faults| Failure::again(FailureKind::PlanInvalid, told(faults)))
+}
