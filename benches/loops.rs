@@ -35,6 +35,8 @@ fn main() {
     time("a question of 12 words, the same two parties", short);
     let long = |number: usize| message(MessageType::Question, 1, &words(number, LONG_WORDS), 0);
     time("a question of 200 words, the same two parties and task", long);
+    let nearly = |number: usize| message(MessageType::Question, 1, &nearly(number), 0);
+    time("the same, six words of each its own", nearly);
 }
 
 /// Text that has words in common with all others, and is like none of them.
@@ -45,6 +47,15 @@ fn words(number: usize, count: usize) -> String {
         (0..4).map(letter).collect::<String>()
     };
     (0..count).map(word).collect::<Vec<_>>().join(" ")
+}
+
+/// A long text of which six words are its own, spread so that two of them are not quite alike.
+fn nearly(number: usize) -> String {
+    let all = words(0, LONG_WORDS);
+    let mut all: Vec<&str> = all.split(' ').collect();
+    let own = words(4 * number, 1);
+    (20..LONG_WORDS).step_by(30).for_each(|place| all[place] = &own);
+    all.join(" ")
 }
 
 fn message(kind: MessageType, task: usize, content: &str, input: usize) -> Message {

@@ -10,8 +10,8 @@ use crate::wire::{ContentHash, Message, MessageType, Party, TaskId, limits};
 
 /// Words in a row that make one shingle.
 const SHINGLE_WORDS: usize = 3;
-/// Shingles of one message that are compared: all of the longest text that a message holds whole, words of three letters.
-const SHINGLES_MAX: usize = limits::DESCRIPTION_BYTES_MAX / 4;
+/// Shingles of one message that are kept, those with the smallest hashes: all of a short one.
+const SKETCH_SHINGLES: usize = 128;
 /// Shared shingles of 100 in either that make two texts nearly the same: one word in some sixty.
 const ALIKE_PERCENT: usize = 90;
 /// Bytes of one message that an error shows.
@@ -41,7 +41,7 @@ struct Likeness {
     words: u64,
     /// The words in lower case, numbers, ids, hashes and times left out.
     normal: u64,
-    /// The shingles of these, sorted, each once.
+    /// The smallest of their shingles, sorted, each once.
     shingles: Vec<u64>,
 }
 
@@ -109,9 +109,10 @@ impl Likeness {
         let combined =
             |words: &[u64]| words.iter().fold(FNV.0, |hash, word| (hash ^ word).wrapping_mul(FNV.1).rotate_left(23));
         let size = SHINGLE_WORDS.min(normal.len()).max(1);
-        let mut shingles: Vec<u64> = normal.windows(size).take(SHINGLES_MAX).map(combined).collect();
+        let mut shingles: Vec<u64> = normal.windows(size).map(combined).collect();
         shingles.sort_unstable();
         shingles.dedup();
+        shingles.truncate(SKETCH_SHINGLES);
         Self { words, normal: combined(&normal), shingles }
     }
 }
@@ -137,25 +138,20 @@ pub(in crate::orchestrator) fn normal(text: &str) -> u64 {
     Likeness::of(text).normal
 }
 
-/// Whether of the shingles that either has, both share [`ALIKE_PERCENT`] (the measure of Jaccard). Both are sorted.
+/// Whether of the shingles that either has, both share [`ALIKE_PERCENT`] (the measure of Jaccard), judged by the smallest
+/// [`SKETCH_SHINGLES`] of them, which are as good as drawn by lot. Texts that are not alike show it early.
 fn alike(one: &[u64], two: &[u64]) -> bool {
-    let (few, many) = (one.len().min(two.len()), one.len().max(two.len()));
-    if few * 100 < many * ALIKE_PERCENT {
-        return false;
+    let (mut left, mut right, mut seen, mut alone) = (0, 0, 0, 0);
+    let alone_max = SKETCH_SHINGLES * (100 - ALIKE_PERCENT) / 100;
+    while left < one.len() && right < two.len() && seen < SKETCH_SHINGLES && alone <= alone_max {
+        let order = one[left].cmp(&two[right]);
+        left += usize::from(order.is_le());
+        right += usize::from(order.is_ge());
+        alone += usize::from(order.is_ne());
+        seen += 1;
     }
-    let (mut left, mut right, mut shared) = (0, 0, 0);
-    while left < one.len() && right < two.len() {
-        match one[left].cmp(&two[right]) {
-            std::cmp::Ordering::Less => left += 1,
-            std::cmp::Ordering::Greater => right += 1,
-            std::cmp::Ordering::Equal => {
-                shared += 1;
-                left += 1;
-                right += 1;
-            }
-        }
-    }
-    shared * 100 >= (one.len() + two.len() - shared) * ALIKE_PERCENT
+    let rest = (one.len() - left + two.len() - right).min(SKETCH_SHINGLES - seen);
+    (alone + rest) * 100 <= (seen + rest) * (100 - ALIKE_PERCENT)
 }
 
 #[cfg(test)]
