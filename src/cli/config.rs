@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::ColorChoice;
 
 pub(super) use self::file::File;
-use self::file::{Found, Place, find_files, read_file};
+use self::file::{Found, Place, find_files, not_for_strangers, read_file};
 use super::args::{Global, ModelArgs};
 use super::budgets::budgets;
 use super::canary;
@@ -75,6 +75,7 @@ impl Config {
         let configured = file.server.clone().zip(file.server_from.clone());
         let root = global.root.clone().or_else(|| variable("OARLOCK_ROOT", &file.root));
         let roles = RoleSet::load(roles_folder(&file)?.as_deref()).map_err(usage)?;
+        check_roles(&file, &roles)?;
         let sandbox = variable("OARLOCK_SANDBOX", &file.sandbox).unwrap_or_else(|| "auto".into());
         let cache = cache_folder();
         let runs = run_settings(&file, &roles)?;
@@ -213,6 +214,24 @@ fn roles_folder(file: &File) -> anyhow::Result<Option<PathBuf>> {
             Err(usage(format!("the folder of roles {} is not there; {why}", folder.display())))
         }
         folder => Ok(folder),
+    }
+}
+
+/// A folder of roles that a stranger's file may name gets nothing of what the user allows to roles of their own.
+fn check_roles(file: &File, roles: &RoleSet) -> anyhow::Result<()> {
+    let Some(named_by) = file.strange_roles.as_ref().filter(|_| variable_of("OARLOCK_ROLES").is_none()) else {
+        return Ok(());
+    };
+    let grants_tools = Role::ALL.into_iter().any(|role| !roles.get(role).tools.is_empty());
+    match not_for_strangers(file, grants_tools) {
+        None => Ok(()),
+        Some(what) => {
+            let shown = named_by.display();
+            let why = "roles that merely lie here may be a stranger's words";
+            Err(usage(format!(
+                "{what} is not given to the roles that {shown} names: {why}; name that file if you trust it: --config {shown}"
+            )))
+        }
     }
 }
 

@@ -37,6 +37,11 @@ fn call_time_s() -> u64 {
 }
 
 impl McpTable {
+    /// The program, to be found from the file's folder.
+    pub(super) fn command_mut(&mut self) -> &mut PathBuf {
+        &mut self.command
+    }
+
     /// The server with its variables, as `variable` gives them.
     pub(super) fn spec(
         &self,

@@ -88,6 +88,17 @@ fn count(name: &str, number: f64, max: u64) -> Result<u64, String> {
 }
 
 impl Budget {
+    /// What this names, and for the rest what `other` names.
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            exchanges: self.exchanges.or(other.exchanges),
+            tasks: self.tasks.or(other.tasks),
+            time_s: self.time_s.or(other.time_s),
+            tokens: self.tokens.or(other.tokens),
+            usd: self.usd.or(other.usd),
+        }
+    }
+
     /// True when it bounds nothing.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

@@ -244,6 +244,36 @@ async fn a_file_that_merely_lies_here_is_trusted_with_little() {
     assert_ended(&ended(named, b"").await, 8, "nats://127.0.0.1:9");
 }
 
+/// What the user allows to roles of their own is not for the prompts of whoever made the folder.
+#[tokio::test(flavor = "multi_thread")]
+async fn roles_that_merely_lie_here_get_nothing_that_the_user_allows_to_their_own() {
+    let server = TestServer::start().await;
+    for folder in ["config/oarlock", "strange"] {
+        std::fs::create_dir_all(server.folder.path().join(folder)).unwrap();
+    }
+    let with = async |own: &str, arguments: &[&str]| {
+        server.file("config/oarlock/config.toml", own);
+        let mut command = tool(&server, arguments);
+        command.env("XDG_CONFIG_HOME", server.folder.path().join("config"));
+        ended(command, b"").await
+    };
+    let far = "rework_max = 1\nserver = \"nats://127.0.0.1:9\"\n";
+    assert_ended(&with(far, &["ps"]).await, 8, "nats://127.0.0.1:9");
+    let coder = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/roles/coder.md")).unwrap();
+    server.file("oarlock.toml", "roles = \"strange\"\n");
+    server.file("strange/coder.md", &coder);
+    assert_ended(&with(far, &["ps"]).await, 8, "nats://127.0.0.1:9");
+    for own in ["web = \"open\"", "web_allow = [\"10.0.0.0/8\"]", "sandbox = \"off\""] {
+        let refused = with(&format!("{own}\n"), &["ps"]).await;
+        assert_ended(&refused, 2, "is not given to the roles");
+        assert!(refused.err.contains(own.split(' ').next().unwrap()), "{refused:?}");
+        let named = with(&format!("{own}\n{far}"), &["ps", "--config", "oarlock.toml"]).await;
+        assert_ended(&named, 8, "nats://127.0.0.1:9");
+    }
+    server.file("strange/coder.md", &coder.replace("model: default", "model: default\ntools: [\"files/*\"]"));
+    assert_ended(&with(far, &["ps"]).await, 2, "tools is not given to the roles");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ps_and_doctor_tell_who_is_there_and_who_is_missing() {
     let server = TestServer::start().await;

@@ -23,6 +23,9 @@ pub(in crate::cli) struct File {
     /// The file that names the server.
     #[serde(skip)]
     pub(in crate::cli) server_from: Option<PathBuf>,
+    /// The file that names the folder of roles, when it merely lies here.
+    #[serde(skip)]
+    pub(in crate::cli) strange_roles: Option<PathBuf>,
     pub(in crate::cli) server: Option<String>,
     pub(in crate::cli) root: Option<String>,
     pub(in crate::cli) model: Option<String>,
@@ -104,6 +107,10 @@ pub(super) fn read_file(found: &Found) -> anyhow::Result<File> {
     for path in [&mut file.roles, &mut file.prices].into_iter().flatten() {
         *path = folder.join(&*path);
     }
+    // A bare name is looked for on the PATH, whoever's folder this is.
+    let programs = file.python.iter_mut().chain(file.mcp.values_mut().map(McpTable::command_mut));
+    programs.filter(|program| program.components().count() > 1).for_each(|program| *program = folder.join(&*program));
+    file.strange_roles = file.roles.as_ref().filter(|_| found.place == Place::Here).map(|_| found.path.clone());
     file.server_from = file.server.is_some().then(|| found.path.clone());
     Ok(file)
 }
@@ -119,6 +126,7 @@ impl File {
         }
         File {
             server_from: self.server_from.or(other.server_from),
+            strange_roles: if self.roles.is_some() { self.strange_roles } else { other.strange_roles },
             server: self.server.or(other.server),
             root: self.root.or(other.root),
             model: self.model.or(other.model),
@@ -140,7 +148,10 @@ impl File {
             canary_share: self.canary_share.or(other.canary_share),
             canary: self.canary.or(other.canary),
             window_max: self.window_max.or(other.window_max),
-            budget: self.budget.or(other.budget),
+            budget: match (self.budget, other.budget) {
+                (Some(ours), Some(theirs)) => Some(ours.or(theirs)),
+                (ours, theirs) => ours.or(theirs),
+            },
             role_budget: entries(self.role_budget, other.role_budget),
             replicas: self.replicas.or(other.replicas),
             ack_wait_s: self.ack_wait_s.or(other.ack_wait_s),
@@ -149,6 +160,17 @@ impl File {
             timeout_s: entries(self.timeout_s, other.timeout_s),
             mcp: entries(self.mcp, other.mcp),
         }
+    }
+}
+
+/// The setting of the user's own that prompts may not use which a stranger may have written.
+pub(super) fn not_for_strangers(file: &File, grants_tools: bool) -> Option<&'static str> {
+    match () {
+        () if grants_tools => Some("tools"),
+        () if file.web.as_ref().is_some_and(|web| web == "open") => Some("web = \"open\""),
+        () if !file.web_allow.is_empty() => Some("web_allow"),
+        () if file.sandbox.as_ref().is_some_and(|choice| choice == "off") => Some("sandbox = \"off\""),
+        () => None,
     }
 }
 
@@ -209,6 +231,18 @@ mod tests {
             .or(read("rework_max = 2\nmodel = \"m\"\n[slots]\ncoder = 2\nqa = 2"));
         assert_eq!((both.rework_max, both.model.as_deref()), (Some(1), Some("m")));
         assert_eq!(both.slots, HashMap::from([("coder".to_owned(), 1), ("qa".to_owned(), 2)]));
+    }
+
+    #[test]
+    fn programs_are_those_of_the_file_s_folder_and_not_of_the_one_we_stand_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        let text = "python = \"venv/bin/python\"\n[mcp.a]\ncommand = \"./a\"\n[mcp.b]\ncommand = \"b\"\n";
+        std::fs::write(&path, text).unwrap();
+        let mut file = read_file(&Found { path, place: Place::User }).unwrap();
+        assert_eq!(file.python, Some(folder.path().join("venv/bin/python")));
+        let commands: Vec<PathBuf> = file.mcp.values_mut().map(|table| table.command_mut().clone()).collect();
+        assert_eq!(commands, [folder.path().join("./a"), PathBuf::from("b")]);
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(super) async fn fleet(config: &Config) -> Vec<Line> {
         Err(error) if !matches!(config.connections.any(), Ok(Named { origin: Origin::Nobody, .. })) => {
             vec![broken(format!("{error:#}"), "start the server, or name another with --server")]
         }
-        Err(_) => vec![note("no fleet is running here", "oarlock up (`oarlock run` starts its own)")],
+        Err(error) => vec![note(format!("{error:#}"), "oarlock up (`oarlock run` starts its own)")],
     }
 }
 
