@@ -61,7 +61,7 @@ fn nearly(number: usize) -> String {
 fn message(kind: MessageType, task: usize, content: &str, input: usize) -> Message {
     let input = (input > 0).then(|| ContentHash::of(&input.to_be_bytes()));
     let (run, task, bytes) = (RunId::from_key("t", "bench"), TaskId::planned(task), content.len() as u64);
-    let metadata = Metadata { run, task, attempt: 1, input, bytes, hops: 1, reference: None, budget: None };
+    let metadata = Metadata { run, task, attempt: 1, input, bytes, notes: 0, hops: 1, reference: None, budget: None };
     Message::new(Party::Role(Role::Coder), Party::Role(Role::Reviewer), kind, content.to_owned(), metadata)
 }
 

@@ -30,6 +30,10 @@ pub enum Point {
     History,
     /// A task is put on its queue.
     Dispatch,
+    /// What a person said is stored, or that the time to say it is over.
+    Input,
+    /// The record says that the run waits for people, and nobody holds it.
+    Park,
     /// A task or an alarm is put on the schedule.
     Later,
     /// What the schedule gave back is put on its queue.
@@ -108,7 +112,7 @@ static ARMED: OnceLock<Armed> = OnceLock::new();
 
 impl Point {
     /// All steps, in the order of a run's life.
-    pub const ALL: [Point; 25] = [
+    pub const ALL: [Point; 27] = [
         Point::Goal,
         Point::Record,
         Point::Start,
@@ -118,6 +122,8 @@ impl Point {
         Point::Adopt,
         Point::History,
         Point::Dispatch,
+        Point::Input,
+        Point::Park,
         Point::Later,
         Point::Due,
         Point::Late,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use async_nats::StatusCode;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::message::StreamMessage;
-use async_nats::jetstream::stream::{DirectGetErrorKind, RawMessageErrorKind};
+use async_nats::jetstream::stream::{DirectGetErrorKind, RawMessageError, RawMessageErrorKind};
 use bytes::Bytes;
 use futures::StreamExt;
 
@@ -85,21 +85,15 @@ impl Bus {
     /// The last message on `subject`, read from the stream's leader: never behind.
     pub async fn last_from_leader(&self, stream: &str, subject: &str) -> Result<Option<Kept>, BusError> {
         let handle = self.stream(stream).await?;
-        let read = || async {
-            match handle.get_last_raw_message_by_subject(subject).await {
-                Ok(message) => Ok(Some(message.into())),
-                Err(error) => match error.kind() {
-                    RawMessageErrorKind::NoMessageFound => Ok(None),
-                    RawMessageErrorKind::JetStream(refused)
-                        if refused.error_code() == ErrorCode::CLUSTER_NOT_AVAILABLE =>
-                    {
-                        Err(NoLeader.into())
-                    }
-                    _ => Err(error.into()),
-                },
-            }
-        };
+        let read = || async { found(handle.get_last_raw_message_by_subject(subject).await) };
         patiently(|| in_time(read())).await.map_err(|source| unread(stream, subject, source))
+    }
+
+    /// The first message from a stream sequence on whose subject fits `filter`, read from the stream's leader: never behind.
+    pub async fn next_from_leader(&self, stream: &str, filter: &str, from: u64) -> Result<Option<Kept>, BusError> {
+        let handle = self.stream(stream).await?;
+        let read = || async { found(handle.get_first_raw_message_by_subject(filter, from).await) };
+        patiently(|| in_time(read())).await.map_err(|source| unread(stream, filter, source))
     }
 
     /// The last message on a subject where one should be: what a copy does not have, it may not have yet, so the leader is
@@ -211,6 +205,20 @@ impl Bus {
     async fn stream(&self, name: &str) -> Result<async_nats::jetstream::stream::Stream<()>, BusError> {
         let handle = self.js.get_stream_no_info(name).await;
         handle.map_err(|source| BusError::Declare { what: format!("stream {name}"), source: source.into() })
+    }
+}
+
+/// What a leader said.
+fn found(said: Result<StreamMessage, RawMessageError>) -> Result<Option<Kept>, Source> {
+    match said {
+        Ok(message) => Ok(Some(message.into())),
+        Err(error) => match error.kind() {
+            RawMessageErrorKind::NoMessageFound => Ok(None),
+            RawMessageErrorKind::JetStream(refused) if refused.error_code() == ErrorCode::CLUSTER_NOT_AVAILABLE => {
+                Err(NoLeader.into())
+            }
+            _ => Err(error.into()),
+        },
     }
 }
 

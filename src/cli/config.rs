@@ -53,6 +53,8 @@ pub(super) struct Config {
     python: Option<PathBuf>,
     /// Nobody is there to answer a question.
     pub(super) no_input: bool,
+    /// Who speaks when no flag says so: the user of this machine.
+    pub(super) who: String,
     /// The command that edits a text.
     pub(super) editor: Option<String>,
     models: ModelSettings,
@@ -102,6 +104,7 @@ impl Config {
             },
             python: variable_of("OARLOCK_PYTHON").map(PathBuf::from).or_else(|| file.python.clone()),
             no_input: global.no_input,
+            who: who(),
             editor: variable_of("VISUAL").or_else(|| variable_of("EDITOR")),
             models: models::settings(&file),
             model_options: models::options(&file)?,
@@ -169,6 +172,13 @@ pub(super) fn variable_of(name: &str) -> Option<String> {
 
 pub(super) fn usage(error: impl std::fmt::Display) -> anyhow::Error {
     ended(Exit::Usage, error.to_string())
+}
+
+/// `$USER@host`.
+fn who() -> String {
+    let user = variable_of("USER").or_else(|| variable_of("LOGNAME")).unwrap_or_else(|| "somebody".into());
+    let host = nix::unistd::gethostname().ok().and_then(|host| host.into_string().ok()).unwrap_or_default();
+    format!("{user}@{host}")
 }
 
 /// `$XDG_CONFIG_HOME`, or under the home.
@@ -269,7 +279,8 @@ fn run_settings(file: &File, roles: &RoleSet) -> anyhow::Result<RunSettings> {
         return Err(usage("window_max must be 1 or more"));
     }
     let budgets = budgets(file, roles, exchanges_max)?;
-    let rules = Rules { rework_max, no_progress_max, retries };
+    let approve = Role::ALL.into_iter().filter(|role| roles.get(*role).approve).collect();
+    let rules = Rules { rework_max, no_progress_max, retries, approve };
     Ok(RunSettings { rules, exchanges_max, hops_max, limits: times, budgets, window_max })
 }
 

@@ -8,8 +8,9 @@ use super::attach;
 use super::config::Config;
 use super::logs::moment;
 use super::show::story;
-use super::story::{Story, Try};
-use crate::wire::{ContentHash, MessageType, Party, Role, TaskId};
+use super::story::{Story, Try, first_line};
+use crate::store::Store;
+use crate::wire::{ContentHash, ItemId, MessageType, Party, Role, Said, TaskId};
 
 /// Digits of a hash that a line shows.
 const HASH_DIGITS: usize = 12;
@@ -42,27 +43,68 @@ pub(super) async fn history(config: &Config, args: HistoryArgs) -> anyhow::Resul
         let to = one.reply.as_ref().map(|reply| reply.subject());
         to.map(|to| reached.bus.root.result(&to)).unwrap_or_default()
     });
-    if args.json {
-        return lines.iter().try_for_each(|line| out(&serde_json::to_string(line)?));
-    }
-    out(&format!(
-        "{:<14}{:<13}  {:<13} {:<9} {:<9}{:>5}  {:<13}{:>8}",
-        "TIME (UTC)", "FROM", "TO", "TYPE", "TASK", "HOPS", "HASH", "BYTES"
-    ))?;
+    let said = Store::new(&reached.bus).inputs.of_run(&args.run, 0).await?;
+    let mut rows: Vec<(String, String)> = Vec::new();
     for line in lines {
-        let time = line.at.split_once('T').map_or("", |(_, time)| time.trim_end_matches('Z'));
-        let task = if line.attempt > 1 { format!("{} #{}", line.task, line.attempt) } else { line.task.to_string() };
-        let hash = line.hash.as_ref().map_or("", |hash| &hash.as_str()[..HASH_DIGITS]);
-        let kind = match line.kind {
-            MessageType::Request => "request",
-            MessageType::Response => "response",
-            MessageType::Question => "question",
-        };
-        let hops = line.hops.map(|hops| hops.to_string()).unwrap_or_default();
-        let (from, to) = (line.from.to_string(), line.to.to_string());
-        out(&format!("{time:<14}{from:<13}→ {to:<13} {kind:<9} {task:<9}{hops:>5}  {hash:<13}{:>8}", line.bytes))?;
+        let text = if args.json { serde_json::to_string(&line)? } else { row(&line) };
+        rows.push((line.at, text));
     }
-    Ok(())
+    for heard in said {
+        let (at, input) = (moment(heard.at), heard.input);
+        let text = match args.json {
+            true => serde_json::to_string(&Answer {
+                at: at.clone(),
+                kind: "input",
+                from: &input.by,
+                item: &input.item,
+                says: &input.says,
+            })?,
+            false => format!("{:<14}{:<13}→ {:<13} {}", clock(&at), input.by, input.item, words(&input.says))
+                .trim_end()
+                .to_owned(),
+        };
+        rows.push((at, text));
+    }
+    // As text, times of one form stand in their order.
+    rows.sort_by(|one, other| one.0.cmp(&other.0));
+    if !args.json {
+        out(&format!(
+            "{:<14}{:<13}  {:<13} {:<9} {:<9} {:<13}{:>8}",
+            "TIME (UTC)", "FROM", "TO", "TYPE", "TASK", "HASH", "BYTES"
+        ))?;
+    }
+    rows.iter().try_for_each(|(_, text)| out(text))
+}
+
+/// What a person said.
+#[derive(Serialize)]
+struct Answer<'a> {
+    at: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    from: &'a str,
+    item: &'a ItemId,
+    says: &'a Said,
+}
+
+fn clock(at: &str) -> &str {
+    at.split_once('T').map_or("", |(_, time)| time.trim_end_matches('Z'))
+}
+
+fn words(says: &Said) -> String {
+    match says {
+        Said::Reject { reason } => format!("reject: {}", first_line(reason)),
+        Said::Note { text } => format!("note: {}", first_line(text)),
+        says => says.name().to_owned(),
+    }
+}
+
+fn row(line: &Line) -> String {
+    let task = if line.attempt > 1 { format!("{} #{}", line.task, line.attempt) } else { line.task.to_string() };
+    let hash = line.hash.as_ref().map_or("", |hash| &hash.as_str()[..HASH_DIGITS]);
+    let kind = if line.kind == MessageType::Request { "request" } else { "response" };
+    let (time, from, to) = (clock(&line.at), line.from.to_string(), line.to.to_string());
+    format!("{time:<14}{from:<13}→ {to:<13} {kind:<9} {task:<9} {hash:<13}{:>8}", line.bytes)
 }
 
 fn lines(story: &Story, reference: &dyn Fn(&Try) -> String) -> Vec<Line> {

@@ -18,6 +18,7 @@ mod control;
 mod dead;
 mod demo;
 mod doctor;
+mod edit;
 mod exit;
 mod files;
 mod fleet;
@@ -29,6 +30,7 @@ mod logs;
 mod ls;
 mod mcp;
 mod models;
+mod people;
 mod progress;
 mod ps;
 mod retry;
@@ -129,6 +131,12 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Verb::History(args) => history::history(&config, args).await,
         Verb::Artifacts(args) => artifacts::artifacts(&config, args).await,
         Verb::Cancel(args) => cancel::cancel(&config, args).await,
+        Verb::Inbox(args) => people::inbox(&config, args).await,
+        Verb::Approve(args) => people::approve(&config, args).await,
+        Verb::Reject(args) => people::reject(&config, args).await,
+        Verb::Note(args) => people::note(&config, args).await,
+        Verb::Pause(args) => people::hold(&config, args, "pause").await,
+        Verb::Resume(args) => people::hold(&config, args, "resume").await,
         Verb::Retry(args) => retry::retry(&config, args).await,
         Verb::State(args) => state::state(&config, args).await,
         Verb::Dead(args) => dead::dead(&config, args).await,

@@ -100,7 +100,10 @@ impl Screen {
             (EventKind::Doubted, Some(task), Some(attempt)) => {
                 self.line(&format!("  ! {} doubt: {text}", label(event, task, attempt)), "!");
             }
-            (EventKind::Paused | EventKind::Budget, ..) => self.line(&format!("  · {text}"), "·"),
+            (
+                EventKind::Paused | EventKind::Budget | EventKind::Waiting | EventKind::Escalated | EventKind::Answered,
+                ..,
+            ) => self.line(&format!("  · {text}"), "·"),
             (EventKind::Completed, Some(task), Some(attempt)) => self.end(event, task, attempt, "✓", &text),
             (EventKind::Rejected | EventKind::Failed, Some(task), Some(attempt)) => {
                 self.end(event, task, attempt, "✗", &text);

@@ -1,8 +1,5 @@
 //! `oarlock retry`: a run that is over is tried again, from where it went wrong or from a task that is named.
 
-use std::path::Path;
-use std::process::Command;
-
 use anyhow::Context;
 use serde_json::json;
 use tempfile::NamedTempFile;
@@ -12,6 +9,7 @@ use super::args::RetryArgs;
 use super::attach;
 use super::config::Config;
 use super::control;
+use super::edit::kept;
 use super::exit::{Exit, ended};
 use super::fleet::{LocalFleet, Place, one_of_each};
 use super::run::{Delivery, model_source, on_interrupt, wait_for_run};
@@ -88,36 +86,5 @@ async fn edited(config: &Config, bus: &Bus, run: &RunId) -> anyhow::Result<(Plan
         return Err(ended(Exit::Conflict, why));
     }
     let plan = runs.plan(run, record.plan).await?.ok_or_else(missing)?;
-    let editor = config
-        .editor
-        .clone()
-        .ok_or_else(|| ended(Exit::Usage, "--edit needs VISUAL or EDITOR; for example: EDITOR=vi oarlock retry …"))?;
-    let file = tempfile::Builder::new().prefix("oarlock-plan-").suffix(".json").tempfile().context("make a file")?;
-    std::fs::write(file.path(), serde_json::to_string_pretty(&plan)?).context("write the plan")?;
-    match edit(&editor, file.path()) {
-        Ok(plan) => Ok((plan, file)),
-        Err(error) => Err(kept(ended(Exit::Usage, format!("{error:#}")), file)?),
-    }
-}
-
-/// The same end, and where to find what the person wrote.
-fn kept(error: anyhow::Error, file: NamedTempFile) -> anyhow::Result<anyhow::Error> {
-    let (_, place) = file.keep().context("keep what you wrote")?;
-    say(&format!("what you wrote is in {}", place.display()));
-    Ok(error)
-}
-
-/// Runs the editor as a shell would, because EDITOR may carry arguments, and reads what it left.
-fn edit(editor: &str, file: &Path) -> anyhow::Result<Plan> {
-    let mut command = Command::new("/bin/sh");
-    command.arg("-c").arg(format!("{editor} \"$0\"")).arg(file);
-    let status = command.status().context("run the editor")?;
-    anyhow::ensure!(status.success(), "the editor ended with {status}, so nothing was changed; try again");
-    read_plan(file)
-}
-
-fn read_plan(file: &Path) -> anyhow::Result<Plan> {
-    let text = std::fs::read_to_string(file).context("read the plan")?;
-    let plan: Plan = serde_json::from_str(&text).context("the plan is no plan in JSON")?;
-    plan.ordered().map_err(|faults| anyhow::anyhow!("the plan is no plan: {}", faults.join("; ")))
+    super::edit::edited(config, &plan)
 }

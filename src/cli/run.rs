@@ -22,7 +22,7 @@ use crate::bus::{Bus, BusError, Use};
 use crate::model;
 use crate::store::{FileSet, Store};
 use crate::wire::subject::{HEADER_KEY, TaskSubject};
-use crate::wire::{Attachment, AttachmentBody, Budget, FilePath, GoalRequest, Reply, Role, RunId, limits};
+use crate::wire::{Attachment, AttachmentBody, Budget, FilePath, Gates, GoalRequest, Reply, Role, RunId, limits};
 use crate::worker::{DoorWait, wait_for_reply};
 
 /// How long a client waits for a run; the run itself is bounded by its own limits.
@@ -43,12 +43,15 @@ pub(super) struct Submission {
     text: String,
     files: FileSet,
     budget: Budget,
+    /// What waits for people.
+    gates: Gates,
 }
 
 impl Submission {
     /// A goal without files.
     pub(super) fn of(text: &str) -> Self {
-        Self { text: text.to_owned(), files: FileSet::new(), budget: Budget::default() }
+        let (budget, gates) = (Budget::default(), Gates::default());
+        Self { text: text.to_owned(), files: FileSet::new(), budget, gates }
     }
 }
 
@@ -65,8 +68,12 @@ pub(super) struct Delivery {
 
 pub(super) async fn run(config: &Config, args: RunArgs) -> anyhow::Result<()> {
     args.budget.within(&config.runs.budgets.run).map_err(|why| ended(Exit::Usage, why))?;
-    let submission =
-        Submission { text: goal_text(&args)?, files: attached(&args.attach)?, budget: args.budget.clone() };
+    let submission = Submission {
+        text: goal_text(&args)?,
+        files: attached(&args.attach)?,
+        budget: args.budget.clone(),
+        gates: args.gates.gates().map_err(|why| ended(Exit::Usage, why))?,
+    };
     let delivery = Delivery {
         out: args.out.clone(),
         json: args.json,
@@ -183,6 +190,7 @@ async fn submit(bus: &Bus, submission: &Submission, key: &str) -> anyhow::Result
         goal: submission.text.clone(),
         attachments: attachments.collect(),
         budget: submission.budget.clone(),
+        gates: submission.gates,
     };
     let mut headers = async_nats::HeaderMap::new();
     headers.insert(HEADER_KEY, key);

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::claim::wake;
+use super::claim::{rouse, wake};
 use super::control::{Asked, Refused};
 use super::facts::Facts;
 use super::next::attempts;
@@ -71,6 +71,7 @@ async fn cancel_task(
         return Err(conflict(format!("task {task} of run {run} has its reply already; there is nothing to cancel")));
     }
     of.store.results.nudge(run).await;
+    rouse(&of.bus, &of.store, run, TaskId::input(rand::random())).await?;
     Ok(json!({ "run": run, "task": task, "attempt": attempt, "status": "canceled" }))
 }
 

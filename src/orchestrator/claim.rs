@@ -85,6 +85,11 @@ pub(super) async fn claim(bus: &Bus, store: &Store, delivery: &Delivery) -> Resu
             return Ok(Claim::Ack);
         }
     }
+    if record.status == RunStatus::InputRequired && delivery.delivered > 1 {
+        // Whoever parked it may sleep, and acknowledge this message later.
+        wake(bus, Point::Over, run, TaskId::over(delivery.sequence), record.generation).await?;
+        return Ok(Claim::Ack);
+    }
     take(store, delivery, record, revision, fresh).await
 }
 
@@ -105,6 +110,18 @@ pub(super) async fn wake(bus: &Bus, point: Point, run: &RunId, task: TaskId, gen
         Ok(_) | Err(BusError::Taken { .. }) => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// Brings somebody to a run after something about it was stored. A parked run is put on the queue under the name `task`,
+/// which must be a new one: a message that is about to be acknowledged would swallow it. A held one is nudged.
+pub(super) async fn rouse(bus: &Bus, store: &Store, run: &RunId, task: TaskId) -> Result<(), StoreError> {
+    match store.runs.record(run).await? {
+        Some(Recorded { record, .. }) if record.status == RunStatus::InputRequired => {
+            wake(bus, Point::Start, run, task, record.generation).await?;
+        }
+        _ => store.results.nudge(run).await,
+    }
+    Ok(())
 }
 
 async fn take(

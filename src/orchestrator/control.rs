@@ -4,19 +4,24 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Orchestrator, cancel, retry, view};
+use super::{Orchestrator, answers, cancel, retry, view};
 use crate::bus::{Answer, DoorRequest};
 use crate::store::StoreError;
 use crate::wire::subject::{HEADER_RUN, HEADER_STATUS};
-use crate::wire::{Plan, RunId, TaskId, limits, run_and_task};
+use crate::wire::{ItemId, Plan, RunId, Said, TaskId, limits, run_and_task};
 use crate::worker::error_answer;
 
 /// Runs that one `list` shows.
 const LIST_MAX: usize = 100;
 /// The verbs of this version.
-const VERBS: [&str; 6] = ["list", "status", "cancel", "retry", "requeue", "drop"];
+const VERBS: [&str; 13] = [
+    "list", "status", "cancel", "retry", "requeue", "drop", "inbox", "approve", "reject", "edit", "note", "pause",
+    "resume",
+];
+/// Verbs that take words after the run.
+const WORDY: [&str; 2] = ["reject", "note"];
 /// Verbs of later versions; they are known, and answered as not there yet.
-const LATER_VERBS: [&str; 8] = ["approve", "reject", "answer", "note", "pause", "resume", "inbox", "edit"];
+const LATER_VERBS: [&str; 1] = ["answer"];
 
 /// What a control request is about.
 #[derive(Debug, Deserialize)]
@@ -35,9 +40,40 @@ pub(super) struct Asked {
     /// The task to begin from, for a retry.
     #[serde(default)]
     pub(super) from: Option<TaskId>,
-    /// The plan from now on, for a retry.
+    /// The plan from now on, for a retry or an edit.
     #[serde(default)]
     pub(super) plan: Option<Plan>,
+    /// What is decided about.
+    #[serde(default)]
+    pub(super) item: Option<ItemId>,
+    /// Who says it.
+    #[serde(default)]
+    pub(super) by: Option<String>,
+    /// The words of a note.
+    #[serde(default)]
+    pub(super) text: Option<String>,
+}
+
+impl Asked {
+    /// A request about the whole run.
+    pub(super) fn about(run: RunId) -> Self {
+        Self {
+            run,
+            task: None,
+            reason: None,
+            generation: None,
+            from: None,
+            plan: None,
+            item: None,
+            by: None,
+            text: None,
+        }
+    }
+
+    /// Who says it, as far as anybody said so.
+    pub(super) fn by(&self) -> &str {
+        self.by.as_deref().unwrap_or("somebody")
+    }
 }
 
 /// Why a control request was not done.
@@ -74,7 +110,10 @@ pub(super) async fn control(of: &Orchestrator, request: &DoorRequest) -> Answer 
         };
         return Answer::error(501, &why);
     }
-    let asked = match read(&request.payload) {
+    if verb == "inbox" && [&b""[..], b"null", b"{}"].contains(&request.payload.trim_ascii()) {
+        return answer(answers::inbox(of, None).await);
+    }
+    let asked = match read(&request.payload, WORDY.contains(&verb)) {
         Ok(asked) => asked,
         Err(why) => return Answer::error(400, &format!("{why}; send a run's id, or {{\"run\": id}}")),
     };
@@ -84,21 +123,29 @@ pub(super) async fn control(of: &Orchestrator, request: &DoorRequest) -> Answer 
         "cancel" => cancel::cancel(of, asked).await,
         "retry" => retry::retry(of, &asked).await,
         "requeue" => retry::requeue(of, &asked).await,
+        "inbox" => answers::inbox(of, Some(&asked.run)).await,
+        "approve" | "reject" | "edit" => answers::decide(of, &asked, verb).await,
+        "note" => answers::note(of, &asked).await,
+        "pause" => answers::hold(of, &asked, &Said::Pause).await,
+        "resume" => answers::hold(of, &asked, &Said::Resume).await,
         _ => retry::drop_letter(of, &asked).await,
     };
-    let answer = match done {
+    answer(done).header(HEADER_RUN, run.as_str())
+}
+
+fn answer(done: Result<Value, Refused>) -> Answer {
+    match done {
         Ok(value) => {
             let status = value.get("status").and_then(Value::as_str).unwrap_or_default().to_owned();
             Answer::ok(value.to_string()).header(HEADER_STATUS, &status)
         }
         Err(Refused::Because(code, why)) => Answer::error(code, &why),
         Err(Refused::Store(error)) => error_answer(error.into()),
-    };
-    answer.header(HEADER_RUN, run.as_str())
+    }
 }
 
-/// `<run>`, `<run>/<task>`, or JSON.
-fn read(payload: &[u8]) -> Result<Asked, String> {
+/// `<run>`, `<run>/<task>`, or JSON. When the request is `wordy`, words may come after that.
+fn read(payload: &[u8], wordy: bool) -> Result<Asked, String> {
     let text = std::str::from_utf8(payload).map_err(|error| format!("the request is not UTF-8 text ({error})"))?.trim();
     if text.starts_with('{') {
         let asked: Asked =
@@ -106,8 +153,10 @@ fn read(payload: &[u8]) -> Result<Asked, String> {
         let reason = asked.reason.map(|reason| limits::cut(&reason, limits::ERROR_BYTES_MAX));
         return Ok(Asked { reason, ..asked });
     }
-    let (run, task) = run_and_task(text).map_err(|error| error.to_string())?;
-    Ok(Asked { run, task, reason: None, generation: None, from: None, plan: None })
+    let (name, words) = text.split_once(char::is_whitespace).filter(|_| wordy).unwrap_or((text, ""));
+    let (run, task) = run_and_task(name).map_err(|error| error.to_string())?;
+    let text = Some(words.trim().to_owned()).filter(|words| !words.is_empty());
+    Ok(Asked { task, text, ..Asked::about(run) })
 }
 
 async fn list(of: &Orchestrator) -> Answer {

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use super::evidence::no_evidence;
 use super::facts::Facts;
+use super::gates;
 use super::loops::normal;
 use super::next::{Attempts, Job, checks_of, targets};
 use crate::wire::{
-    Artifact, Content, ContentHash, ContextItem, FilePath, Finding, Message, MessageType, Metadata, Party, Plan, Reply,
-    Report, Role, Root, RunId, StateView, Task, TaskId, WIRE_VERSION, limits,
+    Artifact, Content, ContentHash, ContextItem, FilePath, Finding, Message, MessageType, Metadata, Note, Party, Plan,
+    Reply, Report, Role, Root, RunId, StateView, Task, TaskId, WIRE_VERSION, limits,
 };
 
 /// Bytes of a goal that travels inside a task.
@@ -41,7 +42,8 @@ impl Dispatch<'_> {
     pub(super) fn task(&self, job: &Job, limit: Duration) -> Task {
         let mut room = limits::INLINE_BYTES_MAX;
         let goal = self.goal(&mut room);
-        let evidence = self.evidence(job).into_iter().map(|reply| self.item(reply, &mut room)).collect();
+        let evidence = self.evidence(job).into_iter().map(|reply| self.item(reply, &mut room));
+        let evidence = self.rejection(job).into_iter().chain(evidence).collect();
         let context = self.context(job).into_iter().map(|reply| self.item(reply, &mut room)).collect();
         Task {
             v: WIRE_VERSION,
@@ -56,6 +58,7 @@ impl Dispatch<'_> {
             findings: self.findings(job),
             files: files_in_sight(self.facts, self.attempts, &job.task, job.attempt, job.role),
             state: self.seen(job),
+            notes: self.notes(job),
             limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
             budget: None,
         }
@@ -71,6 +74,7 @@ impl Dispatch<'_> {
             input: Some(input_hash(task)),
             bytes,
             hops: self.hops(task),
+            notes: task.notes.len(),
             reference: Some(self.root.task(&task.subject())),
             budget: task.budget,
         };
@@ -190,6 +194,22 @@ impl Dispatch<'_> {
             .chain(checks.into_iter().filter_map(|check| self.facts.before(&check.id, job.attempt)).filter(rejected))
             .collect()
     }
+
+    /// Why people rejected an attempt before.
+    fn rejection(&self, job: &Job) -> Option<ContextItem> {
+        let (attempt, why) = gates::rejection(self.facts, &job.task, job.attempt)?;
+        let content = Content::inline(why);
+        Some(ContextItem { task: job.task.clone(), role: Role::Orchestrator, attempt, content })
+    }
+
+    /// The notes that were there when the attempt was asked for; what is said later is for later attempts.
+    fn notes(&self, job: &Job) -> Vec<Note> {
+        let mut notes = gates::notes(self.facts);
+        if let Some(asked) = self.facts.request_of(&job.task, job.attempt) {
+            notes.truncate(asked.message.metadata.notes);
+        }
+        notes
+    }
 }
 
 /// The files that an attempt of a task gets: attached ones, then those of the tasks before, then those of the attempts before; a
@@ -271,7 +291,10 @@ fn input_hash(task: &Task) -> ContentHash {
     // A retry after a failure of its own is counted by rework_max, which names the failure; it is no pattern.
     let retries = task.evidence.iter().filter(|item| item.task == task.id).map(|item| item.attempt).max();
     let input = (task.id.as_str(), &task.description, context, evidence, files, retries);
-    ContentHash::of(&serde_json::to_vec(&input).unwrap_or_default())
+    match task.notes.as_slice() {
+        [] => ContentHash::of(&serde_json::to_vec(&input).unwrap_or_default()),
+        notes => ContentHash::of(&serde_json::to_vec(&(input, notes)).unwrap_or_default()),
+    }
 }
 
 /// A text with its findings' ids as they would be at any attempt: the same fault found again is the same words.

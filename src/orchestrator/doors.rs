@@ -122,7 +122,8 @@ async fn accept(of: &Orchestrator, asked: &Asked, known: bool) -> Result<RunStat
         return Err(BusError::Full { stream: bus.root.tasks_stream(), subject: bus.root.run_door(), source }.into());
     }
     let attachments = keep_attachments(&store, asked).await?;
-    let goal = Goal { budget: asked.goal.budget.clone(), ..Goal::new(asked.goal.goal.clone(), attachments) };
+    let (budget, gates) = (asked.goal.budget.clone(), asked.goal.gates);
+    let goal = Goal { budget, gates, ..Goal::new(asked.goal.goal.clone(), attachments) };
     let (status, generation) = match store.runs.accept(&asked.run, &goal).await? {
         Accepted::New => {
             // The run before was removed a moment ago, and its files, which these were, with it.

@@ -18,6 +18,7 @@ use super::facts::{Facts, Try};
 use super::finish;
 use super::loops::LoopDetector;
 use super::next::{Attempts, Job, Step, attempts, next};
+use super::park::Waits;
 use super::send::Unsent;
 use crate::bus::{BusError, Point};
 use crate::store::StoreError;
@@ -60,6 +61,10 @@ pub(super) struct Drive<'a> {
     /// What was sent, as far as this holder looked for loops in it: always a beginning of the facts' messages.
     pub(super) loops: LoopDetector,
     live: Subscriber,
+    /// Somebody says that something was decided.
+    nudges: Subscriber,
+    /// What is known of the items that wait for people.
+    pub(super) waits: Waits,
     /// What this holder has sent.
     pub(super) sent: HashMap<Try, Sent>,
     /// The run's own result, when somebody stored one meanwhile.
@@ -83,23 +88,26 @@ impl<'a> Drive<'a> {
     }
 
     async fn begin(of: &'a Orchestrator, lease: Lease, stop: &CancellationToken) -> Result<Done, StoreError> {
-        let subscribed = of.bus.client.subscribe(of.bus.root.stored_of(&lease.run)).await;
-        let live = subscribed
-            .map_err(|error| BusError::Core { what: "subscribe to a run's results".into(), source: error.into() })?;
+        let root = &of.bus.root;
+        let failed = |source| BusError::Core { what: "subscribe to what is about a run".into(), source };
+        let live = of.bus.client.subscribe(root.stored_of(&lease.run)).await.map_err(|error| failed(error.into()))?;
+        let nudges = of.bus.client.subscribe(root.nudge(&lease.run)).await.map_err(|error| failed(error.into()))?;
         let result = TaskSubject::of_run(&lease.run, lease.record.generation);
         let (facts, ended) = match lease.fresh {
             // Nobody has held the run, but somebody may have canceled it and died before he tidied up.
             true => {
-                let (goal, ended) = tokio::try_join!(of.store.runs.goal_at(&lease.run), of.store.results.get(&result))?;
-                (goal.map(|(goal, began)| Facts { began, ..Facts::fresh(goal) }), ended)
+                let (run, store) = (&lease.run, &of.store);
+                let read = (store.runs.goal_at(run), store.results.get(&result), store.inputs.of_run(run, 0));
+                let (goal, ended, inputs) = tokio::try_join!(read.0, read.1, read.2)?;
+                (goal.map(|(goal, began)| Facts { began, inputs, ..Facts::fresh(goal) }), ended)
             }
             false => (Facts::load(&of.store, &lease.run, &lease.record).await?, None),
         };
         let lost_goal = || Facts::fresh(Goal::new(String::new(), Vec::new()));
         let missing = facts.is_none();
         let (facts, loops) = (facts.unwrap_or_else(lost_goal), LoopDetector::default());
-        let (sent, watch) = (HashMap::new(), Watch::default());
-        let mut drive = Drive { of, lease, facts, loops, live, sent, ended, alarm: None, watch };
+        let (sent, watch, waits) = (HashMap::new(), Watch::default(), Waits::default());
+        let mut drive = Drive { of, lease, facts, loops, live, nudges, waits, sent, ended, alarm: None, watch };
         let stopped = match drive.refuse(missing) {
             Some(failure) => {
                 drive.bury(&failure).await;
@@ -165,11 +173,20 @@ impl<'a> Drive<'a> {
             if let Some(reply) = self.ended.take() {
                 return self.finish(reply).await;
             }
-            if let Err(lost) = self.decide_proposals().await? {
-                return Ok(Stop::Lost(lost));
+            match self.attend().await? {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(lost) => return Ok(Stop::Lost(lost)),
             }
-            self.tell_budgets().await;
             match next(&self.facts, &self.of.settings.rules) {
+                // The time of a run goes on while it waits for people.
+                Step::Wait if let Some(failure) = self.over_time() => return self.fail(failure).await,
+                Step::Wait if self.open().next().is_none() => match self.park().await? {
+                    Ok(true) => return Ok(Stop::Ended),
+                    Ok(false) => {}
+                    Err(lost) => return Ok(Stop::Lost(lost)),
+                },
+                Step::Wait => {}
                 Step::Adopt(plan) => {
                     if let Some(failure) = self.too_many_tasks(plan.tasks.len()) {
                         return self.fail(failure).await;
@@ -191,12 +208,14 @@ impl<'a> Drive<'a> {
                 return Ok(Stop::Lost(lost));
             }
             let wake = self.next_wake().min(Instant::now() + Duration::from_secs(RECONCILE_S));
+            let wake = self.waits.next.map_or(wake, |next| next.min(wake));
             tokio::select! {
                 message = self.live.next() => match message {
                     Some(message) => self.hear(&message).await,
                     // The client is closed: this process is ending.
                     None => return Ok(Stop::Drain),
                 },
+                Some(_) = self.nudges.next() => drop(self.facts.hear(&self.of.store, &self.lease.run).await?),
                 _ = reconnects.changed() => self.reconcile().await?,
                 () = tokio::time::sleep_until(wake.into()) => {
                     self.reconcile().await?;
@@ -208,6 +227,15 @@ impl<'a> Drive<'a> {
                 () = stop.cancelled() => return Ok(Stop::Drain),
             }
         }
+    }
+
+    /// Does what is to be done before the next step is decided; true when the facts have changed by it.
+    async fn attend(&mut self) -> Result<Result<bool, Lost>, StoreError> {
+        if let Err(lost) = self.decide_proposals().await? {
+            return Ok(Err(lost));
+        }
+        self.tell_budgets().await;
+        self.heed_people().await
     }
 
     async fn adopt(&mut self, plan: Plan) -> Result<Result<(), Lost>, StoreError> {
@@ -253,7 +281,8 @@ impl<'a> Drive<'a> {
         }
     }
 
-    async fn reconcile(&mut self) -> Result<(), StoreError> {
+    pub(super) async fn reconcile(&mut self) -> Result<(), StoreError> {
+        self.facts.hear(&self.of.store, &self.lease.run).await?;
         for (_, reply) in self.of.store.results.of_run(&self.lease.run).await? {
             self.take_in(reply).await;
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use crate::store::{HistoryEntry, Store, StoreError};
+use crate::store::{Heard, HistoryEntry, Store, StoreError};
 use crate::wire::{
     Artifact, Goal, Message, Outcome, Plan, Reply, Restart, Role, RunId, RunRecord, StateVerdict, StateView, TaskId,
 };
@@ -32,6 +32,10 @@ pub struct Facts {
     pub undecided: Vec<Reply>,
     /// When the goal was stored, by the server's clock, in nanoseconds since 1970.
     pub began: i64,
+    /// The generation, from 1.
+    pub generation: u32,
+    /// What people said, in its order.
+    pub inputs: Vec<Heard>,
 }
 
 impl Facts {
@@ -46,7 +50,8 @@ impl Facts {
         };
         let requests = store.runs.history(run).await?;
         let restart = record.restart.clone().unwrap_or_default();
-        let mut facts = Self { plan, requests, restart, began, ..Self::fresh(goal) };
+        let (generation, inputs) = (record.generation, store.inputs.of_run(run, 0).await?);
+        let mut facts = Self { plan, requests, restart, began, generation, inputs, ..Self::fresh(goal) };
         facts.reconcile(store, run).await?;
         Ok(Some(facts))
     }
@@ -63,6 +68,8 @@ impl Facts {
             state: StateView::default(),
             verdicts: BTreeMap::new(),
             undecided: Vec::new(),
+            generation: 1,
+            inputs: Vec::new(),
         }
     }
 
@@ -97,6 +104,20 @@ impl Facts {
         };
         self.results.insert(key, reply);
         true
+    }
+
+    /// Reads what people said since; the revision of the last of it when there was any.
+    pub(super) async fn hear(&mut self, store: &Store, run: &RunId) -> Result<Option<u64>, StoreError> {
+        let known = self.inputs.last().map_or(0, |heard| heard.revision);
+        let new = store.inputs.of_run(run, known).await?;
+        let last = new.last().map(|heard| heard.revision);
+        self.inputs.extend(new);
+        Ok(last)
+    }
+
+    /// True when an attempt was asked for.
+    pub(super) fn was_asked(&self, task: &TaskId, attempt: u32) -> bool {
+        self.request_of(task, attempt).is_some()
     }
 
     /// The request for an attempt.

@@ -21,7 +21,8 @@ fn tokens(count: u64) -> Allowance {
 
 fn ask(facts: &mut Facts, role: Role, number: usize, budget: Option<Allowance>) {
     let task = TaskId::planned(number);
-    let metadata = Metadata { run: run(), task, attempt: 1, input: None, bytes: 0, hops: 1, reference: None, budget };
+    let metadata =
+        Metadata { run: run(), task, attempt: 1, input: None, bytes: 0, notes: 0, hops: 1, reference: None, budget };
     let (from, to) = (Party::Role(Role::Orchestrator), Party::Role(role));
     let message = Message::new(from, to, MessageType::Request, String::new(), metadata);
     facts.requests.push(HistoryEntry { message, revision: 0, at: 0 });

@@ -4,6 +4,7 @@
 //! facts (`next`), so any orchestrator can go on with any run at any moment; the fence (`claim`) sees to it that only one
 //! of them acts. No process owns state that dies with it.
 
+mod answers;
 mod budget;
 mod cancel;
 mod claim;
@@ -18,9 +19,11 @@ mod due;
 mod evidence;
 mod facts;
 mod finish;
+mod gates;
 mod ledger;
 mod loops;
 mod next;
+mod park;
 mod planning;
 mod proposals;
 mod restart;

@@ -5,13 +5,14 @@
 //! depends on a raised task is raised with it. A verdict about other bytes than those in force counts for nothing
 //! (`evidence`): its check is asked again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use super::evidence::no_evidence;
 use super::facts::Facts;
+use super::gates::{self, Decision, Gate, rejected_for_good, unanswered};
 use super::loops::progress;
-use super::planning::plan_step;
+use super::planning;
 use crate::roles::RetryPolicy;
 use crate::wire::{ContentHash, Failure, FailureKind, Outcome, Plan, PlanTask, Reply, Retry, Role, TaskId, limits};
 
@@ -25,6 +26,8 @@ pub enum Step {
     Adopt(Plan),
     /// These attempts should be on their way. Those that are already are named again.
     Want(Vec<Job>),
+    /// All that is left to do waits for people.
+    Wait,
     /// The run is done: the synthesizer has answered.
     Complete,
     /// The run cannot go on.
@@ -40,12 +43,14 @@ pub struct Rules {
     pub no_progress_max: u32,
     /// What happens after failures, per role; the default for a role that is not named.
     pub retries: HashMap<Role, RetryPolicy>,
+    /// Roles whose results wait for people, whatever the goal says.
+    pub approve: HashSet<Role>,
 }
 
 impl Default for Rules {
     fn default() -> Self {
         let (rework_max, no_progress_max) = (limits::REWORK_MAX, limits::NO_PROGRESS_MAX);
-        Self { rework_max, no_progress_max, retries: HashMap::new() }
+        Self { rework_max, no_progress_max, retries: HashMap::new(), approve: HashSet::new() }
     }
 }
 
@@ -77,10 +82,25 @@ pub struct Job {
 /// The attempt in force of each planned task.
 pub(super) type Attempts = BTreeMap<TaskId, u32>;
 
-/// Decides the next step.
+/// Decides the next step. A paused run begins nothing; what is under way goes on.
 pub fn next(facts: &Facts, rules: &Rules) -> Step {
+    match step(facts, rules) {
+        _ if gates::forgotten(facts) => {
+            let paused_s_max = limits::PAUSED_S_MAX;
+            let message = format!("the run was paused, and nobody resumed it (paused_s_max {paused_s_max})");
+            Step::Fail(Failure::never(FailureKind::Unanswered, message))
+        }
+        Step::Want(jobs) if gates::paused(facts).is_some() => {
+            let jobs: Vec<Job> = jobs.into_iter().filter(|job| facts.was_asked(&job.task, job.attempt)).collect();
+            if jobs.is_empty() { Step::Wait } else { Step::Want(jobs) }
+        }
+        step => step,
+    }
+}
+
+fn step(facts: &Facts, rules: &Rules) -> Step {
     match &facts.plan {
-        None => plan_step(facts, rules),
+        None => planning::plan_step(facts, rules),
         Some(plan) => match no_answer(facts).map_or_else(|| attempts(facts, plan, rules), Err) {
             Err(failure) => Step::Fail(failure),
             Ok(attempts) => work_step(facts, plan, &attempts, rules),
@@ -169,7 +189,15 @@ fn raised(situation: &Situation<'_>, task: &PlanTask) -> Result<Option<u32>, Fai
             let message = format!("{} found faults in task {}, and nobody can mend them: {text}", task.role, task.id);
             Err(Failure::never(FailureKind::ReworkExhausted, message))
         }
-        Outcome::Completed { .. } => reworked(situation, task),
+        Outcome::Completed { .. } => match gates::gate(facts, rules, reply) {
+            Gate::Passed(Some(Decision::Unanswered)) => {
+                Err(unanswered(facts, &format!("attempt {attempt} of task {}", task.id)))
+            }
+            Gate::Passed(Some(Decision::Rejected(why))) => anew(situation, &task.id)
+                .map(Some)
+                .map_err(|attempts| rejected_for_good(&format!("task {}", task.id), attempts, rules, &why)),
+            _ => reworked(situation, task),
+        },
     }
 }
 
@@ -191,10 +219,18 @@ fn asked_again(situation: &Situation<'_>, task: &PlanTask, why: &str) -> Result<
     Ok(attempt + 1)
 }
 
-/// A new attempt of a task that a check found faults with, once all checks of this attempt have spoken. It is above every
-/// attempt of whatever builds on the task, so that nothing made from the old work can count for the new.
+/// The attempt that follows when the one in force is not good enough: above every attempt of whatever builds on the task, so
+/// that nothing made from the old work can count for the new. An error with the attempts made, when these are too many.
+fn anew(situation: &Situation<'_>, task: &TaskId) -> Result<u32, u32> {
+    let Situation { facts, plan, asked, rules, .. } = *situation;
+    let newest = newest_built_on(plan, task, |id| asked[id]);
+    let reworked = newest + 1 - facts.first(task).min(newest + 1);
+    if reworked > rules.rework_max { Err(reworked) } else { Ok(newest + 1) }
+}
+
+/// A new attempt of a task that a check found faults with, once all checks of this attempt have spoken.
 fn reworked(situation: &Situation<'_>, task: &PlanTask) -> Result<Option<u32>, Failure> {
-    let Situation { facts, plan, asked, attempts, rules } = *situation;
+    let Situation { facts, plan, attempts, rules, .. } = *situation;
     let attempt = attempts[&task.id];
     let checks = checks_of(plan, std::slice::from_ref(&task.id));
     let verdict = |check: &&PlanTask| {
@@ -203,20 +239,17 @@ fn reworked(situation: &Situation<'_>, task: &PlanTask) -> Result<Option<u32>, F
     };
     let Some(verdicts) = checks.iter().map(verdict).collect::<Option<Vec<&Reply>>>() else { return Ok(None) };
     let Some(no) = verdicts.into_iter().find(|reply| rejects(reply)) else { return Ok(None) };
-    let newest = newest_built_on(plan, &task.id, |id| asked[id]);
-    let rework_max = rules.rework_max;
-    let reworked = newest + 1 - facts.first(&task.id).min(newest + 1);
-    if reworked > rework_max {
-        let text = limits::cut(no.text(), SHOWN_BYTES);
+    let next = anew(situation, &task.id).map_err(|reworked| {
+        let (text, rework_max) = (limits::cut(no.text(), SHOWN_BYTES), rules.rework_max);
         let message = format!(
             "{} still finds faults in task {} after {reworked} attempts (rework_max {rework_max}): {text}",
             no.role, task.id
         );
-        return Err(Failure::never(FailureKind::ReworkExhausted, message));
-    }
+        Failure::never(FailureKind::ReworkExhausted, message)
+    })?;
     match progress::stalled(facts, plan, &task.id, rules.no_progress_max) {
         Some(failure) => Err(failure),
-        None => Ok(Some(newest + 1)),
+        None => Ok(Some(next)),
     }
 }
 
@@ -254,24 +287,34 @@ pub(super) fn checks_of<'a>(plan: &'a Plan, tasks: &[TaskId]) -> Vec<&'a PlanTas
 fn work_step(facts: &Facts, plan: &Plan, attempts: &Attempts, rules: &Rules) -> Step {
     let open = |task: &&PlanTask| facts.result(&task.id, attempts[&task.id]).is_none();
     let pending: Vec<&PlanTask> = plan.tasks.iter().filter(open).collect();
+    let waits = |task: &PlanTask| {
+        let reply = facts.result(&task.id, attempts[&task.id]);
+        reply.is_some_and(|reply| gates::gate(facts, rules, reply) == Gate::Open)
+    };
+    let waiting = plan.tasks.iter().any(waits);
     if pending.is_empty() {
-        return answer_step(facts, attempts, rules);
+        return if waiting { Step::Wait } else { answer_step(facts, attempts, rules) };
     }
     let wanted = |checked: bool| -> Vec<Job> {
-        let ready = pending.iter().filter(|task| is_ready(facts, plan, task, attempts, checked));
+        let ready = pending.iter().filter(|task| is_ready(facts, plan, task, attempts, checked, rules));
         ready.map(|task| job(facts, rules, &task.id, task.role, attempts[&task.id])).collect()
     };
     // Two tasks can each wait for a check that waits for the other one; then what they depend on has to do.
-    let jobs = Some(wanted(true)).filter(|jobs| !jobs.is_empty()).unwrap_or_else(|| wanted(false));
+    let jobs = match wanted(true) {
+        jobs if jobs.is_empty() && waiting => return Step::Wait,
+        jobs if jobs.is_empty() => wanted(false),
+        jobs => jobs,
+    };
     if jobs.is_empty() { Step::Fail(deadlock(facts, &pending, attempts)) } else { Step::Want(jobs) }
 }
 
-/// A task is ready when all that it depends on is done, and, if `checked`, every check of these has passed, unless the
+/// A task is ready when all that it depends on is done and approved, and, if `checked`, every check of these has passed, unless the
 /// check itself waits for the task. So no README is written for code that fails its tests.
-fn is_ready(facts: &Facts, plan: &Plan, task: &PlanTask, attempts: &Attempts, checked: bool) -> bool {
+fn is_ready(facts: &Facts, plan: &Plan, task: &PlanTask, attempts: &Attempts, checked: bool, rules: &Rules) -> bool {
     let good = |id: &TaskId| {
         let reply = attempts.get(id).and_then(|attempt| facts.result(id, *attempt));
-        reply.is_some_and(|reply| matches!(reply.outcome, Outcome::Completed { .. }))
+        let approved = |reply: &&Reply| gates::gate(facts, rules, reply) != Gate::Open;
+        reply.filter(approved).is_some_and(|reply| matches!(reply.outcome, Outcome::Completed { .. }))
     };
     if !task.depends_on.iter().all(good) {
         return false;
@@ -298,18 +341,25 @@ fn no_answer(facts: &Facts) -> Option<Failure> {
 fn answer_step(facts: &Facts, attempts: &Attempts, rules: &Rules) -> Step {
     let task = TaskId::answer();
     let newest = attempts.values().max().copied().unwrap_or(1).max(facts.first(&task));
+    let (mut failed, mut rejected) = (0, 0);
     for attempt in newest.. {
         let Some(reply) = facts.result(&task, attempt) else {
             return Step::Want(vec![job(facts, rules, &task, Role::Synthesizer, attempt)]);
         };
-        match reply.failure() {
-            None => return Step::Complete,
-            Some(failure)
-                if failure.retry == Retry::Never || attempt - newest >= rules.retry(Role::Synthesizer).attempts =>
+        match (reply.failure(), gates::gate(facts, rules, reply)) {
+            (None, Gate::Open) => return Step::Wait,
+            (None, Gate::Passed(Some(Decision::Unanswered))) => return Step::Fail(unanswered(facts, "the answer")),
+            (None, Gate::Passed(Some(Decision::Rejected(why)))) if rejected >= rules.rework_max => {
+                return Step::Fail(rejected_for_good("the answer", rejected + 1, rules, &why));
+            }
+            (None, Gate::Passed(Some(Decision::Rejected(_)))) => rejected += 1,
+            (None, Gate::Passed(_)) => return Step::Complete,
+            (Some(failure), _)
+                if failure.retry == Retry::Never || failed >= rules.retry(Role::Synthesizer).attempts =>
             {
                 return Step::Fail(about("the synthesizer made no answer", failure));
             }
-            Some(_) => {}
+            (Some(_), _) => failed += 1,
         }
     }
     unreachable!("an attempt without a reply is always reached")

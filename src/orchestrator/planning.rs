@@ -1,23 +1,39 @@
-//! From the planner's replies to the plan in force: which of them is a plan, and what every plan needs that a planner forgets.
+//! From the planner's replies to the plan in force: which of them is a plan, what people decided about it, and what every plan
+//! needs that a planner forgets.
 
 use super::facts::Facts;
+use super::gates::{self, Decision, Gate, rejected_for_good, unanswered};
 use super::next::{Rules, Step, about, job};
 use crate::wire::{Failure, FailureKind, Outcome, Plan, PlanTask, Reply, Report, Retry, Role, TaskId};
 
 /// The step of a run that has no plan yet.
 pub(super) fn plan_step(facts: &Facts, rules: &Rules) -> Step {
     let task = TaskId::plan();
-    let first = facts.first(&task);
-    for attempt in first.. {
+    let (mut faulty, mut rejected) = (0, 0);
+    for attempt in facts.first(&task).. {
         let Some(reply) = facts.result(&task, attempt) else {
             return Step::Want(vec![job(facts, rules, &task, Role::Planner, attempt)]);
         };
         match proposed(reply).and_then(completed) {
-            Ok(plan) => return Step::Adopt(plan),
-            Err(failure) if attempt - first >= rules.retry(Role::Planner).attempts || failure.retry == Retry::Never => {
+            Ok(plan) => match gates::gate(facts, rules, reply) {
+                Gate::Open => return Step::Wait,
+                Gate::Passed(None | Some(Decision::Approved)) => return Step::Adopt(plan),
+                Gate::Passed(Some(Decision::Unanswered)) => return Step::Fail(unanswered(facts, "the plan")),
+                Gate::Passed(Some(Decision::Edited(plan))) => {
+                    return match plan.recheck().map_err(no_plan).and_then(completed) {
+                        Ok(plan) => Step::Adopt(plan),
+                        Err(failure) => Step::Fail(about("the edited plan cannot be used", &failure)),
+                    };
+                }
+                Gate::Passed(Some(Decision::Rejected(why))) if rejected >= rules.rework_max => {
+                    return Step::Fail(rejected_for_good("the plan", rejected + 1, rules, &why));
+                }
+                Gate::Passed(Some(Decision::Rejected(_))) => rejected += 1,
+            },
+            Err(failure) if faulty >= rules.retry(Role::Planner).attempts || failure.retry == Retry::Never => {
                 return Step::Fail(about("the planner made no plan", &failure));
             }
-            Err(_) => {}
+            Err(_) => faulty += 1,
         }
     }
     unreachable!("an attempt without a reply is always reached")
@@ -30,11 +46,13 @@ pub(super) fn proposed(reply: &Reply) -> Result<Plan, Failure> {
         (None, None) if matches!(reply.outcome, Outcome::Canceled { .. }) => {
             Err(Failure::never(FailureKind::Internal, format!("it was canceled: {}", reply.text())))
         }
-        (None, Some(Report::Plan(plan))) => plan.recheck().map_err(|faults| {
-            Failure::again(FailureKind::PlanInvalid, format!("the plan is no plan: {}", faults.join("; ")))
-        }),
+        (None, Some(Report::Plan(plan))) => plan.recheck().map_err(no_plan),
         (None, _) => Err(Failure::again(FailureKind::PlanInvalid, "the planner's reply holds no plan")),
     }
+}
+
+fn no_plan(faults: Vec<String>) -> Failure {
+    Failure::again(FailureKind::PlanInvalid, format!("the plan is no plan: {}", faults.join("; ")))
 }
 
 /// The plan with what a planner forgot: a qa task that has no coder task behind it gets all that do not wait for it, and a

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::facts::Facts;
+use super::gates;
 use super::next::{newest_built_on, rejects, targets};
 use super::planning::completed as with_checks;
 use crate::wire::{Outcome, Plan, PlanTask, Restart, Role, TaskId, Usage};
@@ -64,7 +65,7 @@ fn plan_anew(facts: &Facts) -> BTreeMap<TaskId, u32> {
 /// What must be done again because of a task: itself when it has no good reply, or what its faults are about.
 fn undone(facts: &Facts, plan: &Plan, task: &PlanTask, attempt: u32) -> Vec<TaskId> {
     match facts.result(&task.id, attempt) {
-        Some(reply) if !completed(&reply.outcome) => vec![task.id.clone()],
+        Some(reply) if !completed(&reply.outcome) || gates::refused(facts, &task.id, attempt) => vec![task.id.clone()],
         Some(reply) if rejects(reply) => {
             let faulty = targets(plan, task);
             if faulty.is_empty() { vec![task.id.clone()] } else { faulty }

@@ -53,8 +53,17 @@ fn facts(plan: &Plan, answered: &[(TaskId, u32, Outcome)]) -> Facts {
 
 fn ask(facts: &mut Facts, task: &TaskId, attempt: u32) {
     let run = RunId::from_key("t", "restart");
-    let metadata =
-        Metadata { run, task: task.clone(), attempt, input: None, bytes: 0, hops: 0, reference: None, budget: None };
+    let metadata = Metadata {
+        run,
+        task: task.clone(),
+        attempt,
+        input: None,
+        bytes: 0,
+        notes: 0,
+        hops: 0,
+        reference: None,
+        budget: None,
+    };
     let (from, to) = (Party::Role(Role::Orchestrator), Party::Role(Role::Coder));
     let message = Message::new(from, to, MessageType::Request, String::new(), metadata);
     facts.requests.push(HistoryEntry { message, revision: 0, at: 0 });

@@ -112,7 +112,7 @@ pub(super) async fn requeue(of: &Orchestrator, asked: &Asked) -> Result<Value, R
     let done = match of.store.runs.record(&letter.run).await? {
         Some(_) => {
             let from = Some(letter.task.clone()).filter(|task| *task != TaskId::run());
-            let again = Asked { run: letter.run.clone(), from, task: None, reason: None, generation: None, plan: None };
+            let again = Asked { from, ..Asked::about(letter.run.clone()) };
             retry(of, &again).await?
         }
         None => again(of, &letter).await?,

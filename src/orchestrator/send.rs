@@ -212,6 +212,12 @@ impl Drive<'_> {
         if self.alarm.is_some_and(|at| at <= wanted && !useless(at)) {
             return Ok(Ok(()));
         }
+        Ok(self.ring(wanted).await?.map(drop))
+    }
+
+    /// Sets the run's alarm, in place of any other. The inner error ends our part.
+    pub(super) async fn ring(&mut self, wanted: Instant) -> Result<Result<TaskSubject, Lost>, StoreError> {
+        let now = Instant::now();
         // Those of holders before us, or our own one that would ring for nothing; never those of a holder after us.
         if self.alarm.is_some() || !self.lease.fresh {
             let end = self.of.store.janitor.end_of_schedules().await?;
@@ -230,7 +236,7 @@ impl Drive<'_> {
             self.of.store.janitor.drop_alarm(&to).await?;
             return Ok(Err(lost));
         }
-        Ok(Ok(()))
+        Ok(Ok(to))
     }
 
     /// Attempts whose time is over get a failure as their result, unless an answer is there after all. The inner error ends

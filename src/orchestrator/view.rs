@@ -3,11 +3,14 @@
 use super::doubts::of_all;
 use super::facts::Facts;
 use super::finish::status_of;
+use super::gates::{self, Item};
 use super::next::{Attempts, Rules, attempts};
+use super::park::within_s;
 use crate::store::{Store, StoreError};
 use crate::wire::subject::TaskSubject;
 use crate::wire::{
-    Failure, FailureKind, Outcome, Reply, Role, RunId, RunView, TaskId, TaskStatus, TaskView, Usage, WIRE_VERSION,
+    Failure, FailureKind, ItemView, Otherwise, Outcome, Reply, Role, RunId, RunView, TaskId, TaskStatus, TaskView,
+    Usage, Vote, WIRE_VERSION, limits,
 };
 
 /// Everything about a run; `None` when it is not kept. `rules` are the orchestrators' settings.
@@ -22,6 +25,10 @@ pub async fn view(store: &Store, run: &RunId, rules: &Rules) -> Result<Option<Ru
         return Ok(None);
     };
     let result = store.results.get(&TaskSubject::of_run(run, recorded.record.generation)).await?;
+    let waiting = match recorded.record.status.terminal() || result.is_some() {
+        true => Vec::new(),
+        false => waiting(store, run, &facts, rules).await?,
+    };
     let mut usage = Usage::default();
     facts.results.values().for_each(|reply| usage += reply.usage);
     Ok(Some(RunView {
@@ -45,6 +52,7 @@ pub async fn view(store: &Store, run: &RunId, rules: &Rules) -> Result<Option<Ru
         artifacts: result.as_ref().map(|reply| reply.artifacts().to_vec()).unwrap_or_default(),
         goal: facts.goal.text,
         usage,
+        waiting,
     }))
 }
 
@@ -52,6 +60,45 @@ fn doubted(facts: &Facts, rules: &Rules) -> Vec<String> {
     let plan = facts.plan.as_ref();
     let in_force = plan.and_then(|plan| attempts(facts, plan, rules).ok()).unwrap_or_default();
     of_all(facts, &in_force, facts.results.values())
+}
+
+/// What waits for people, each with what was said so far.
+async fn waiting(store: &Store, run: &RunId, facts: &Facts, rules: &Rules) -> Result<Vec<ItemView>, StoreError> {
+    if !gates::may_wait(facts, rules) {
+        return Ok(Vec::new());
+    }
+    let plan = facts.plan.as_ref();
+    let attempts = plan.and_then(|plan| attempts(facts, plan, rules).ok()).unwrap_or_default();
+    let items = gates::items(facts, &attempts, rules);
+    let dates = gates::dates(store, run, facts, &items).await?;
+    let seconds = |at: i64| at / 1_000_000_000;
+    let view = |item: Item| {
+        let since = dates.iter().find(|(id, _)| *id == item.id).map(|(_, at)| seconds(*at)).unwrap_or_default();
+        let within = i64::try_from(within_s(facts, &item)).unwrap_or(i64::MAX);
+        let votes = gates::said(facts, &item.id).into_iter().map(|heard| Vote {
+            by: heard.input.by.clone(),
+            says: heard.input.says.clone(),
+            at: seconds(heard.at),
+        });
+        let pause = item.task == TaskId::run();
+        let text = match facts.result(&item.task, item.attempt) {
+            Some(reply) => limits::cut(reply.text(), limits::ERROR_BYTES_MAX),
+            None => "the run is paused".to_owned(),
+        };
+        ItemView {
+            text,
+            since,
+            until: since.saturating_add(within),
+            default: if pause { Otherwise::Reject } else { facts.goal.gates.default },
+            quorum: if pause { 1 } else { facts.goal.gates.quorum },
+            votes: votes.collect(),
+            item: item.id,
+            task: item.task,
+            role: item.role,
+            attempt: item.attempt,
+        }
+    };
+    Ok(items.into_iter().map(view).collect())
 }
 
 fn tasks(facts: &Facts, rules: &Rules) -> Vec<TaskView> {

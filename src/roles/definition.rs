@@ -47,6 +47,8 @@ pub struct RoleDefinition {
     pub retry: RetryPolicy,
     /// The tools that it may use; none unless its file names them.
     pub tools: Vec<Grant>,
+    /// Whether its results wait for a person.
+    pub approve: bool,
 }
 
 /// A role's bounds.
@@ -183,6 +185,8 @@ struct FrontMatter {
     output: Option<serde_json::Value>,
     #[serde(default)]
     tools: Vec<String>,
+    #[serde(default)]
+    approve: bool,
 }
 
 /// The definitions of all roles.
@@ -259,6 +263,7 @@ fn parse(role: Role, text: &str) -> Result<RoleDefinition, String> {
         limits: matter.limits,
         retry: matter.retry,
         tools,
+        approve: matter.approve,
     })
 }
 

@@ -57,7 +57,7 @@ fn render(template: &str, briefing: &Briefing) -> Result<String, minijinja::Erro
     environment.render_str(
         template,
         context! {
-            goal => briefing.goal.as_str(),
+            goal => goal(briefing),
             task => context! {
                 id => briefing.task.id.as_str(),
                 description => briefing.task.description.as_str(),
@@ -73,6 +73,13 @@ fn render(template: &str, briefing: &Briefing) -> Result<String, minijinja::Erro
             state => state::shown(&briefing.task.state),
         },
     )
+}
+
+/// The user's words, and below them what people added while the run went on: a note is a part of the goal.
+fn goal(briefing: &Briefing) -> String {
+    let notes = briefing.task.notes.iter();
+    let notes = notes.map(|note| format!("\n\nNote from {}, added later:\n{}", note.by, note.text));
+    std::iter::once(briefing.goal.clone()).chain(notes).collect()
 }
 
 /// Checks a template's syntax.

@@ -5,6 +5,7 @@
 
 mod artifacts;
 mod dead;
+mod inputs;
 mod janitor;
 mod proposed;
 mod results;
@@ -16,6 +17,7 @@ use crate::wire::{FilePath, RunId};
 
 pub use artifacts::{Artifacts, FileSet};
 pub use dead::DeadLetters;
+pub use inputs::{Heard, Inputs};
 pub use janitor::{Janitor, Swept};
 pub use results::{Results, Stored};
 pub use runs::{Accepted, HistoryEntry, Recorded, Runs};
@@ -89,6 +91,8 @@ pub enum StoreError {
 pub struct Store {
     /// Runs and the requests sent.
     pub runs: Runs,
+    /// What people said about runs.
+    pub inputs: Inputs,
     /// Replies.
     pub results: Results,
     /// Files.
@@ -107,6 +111,7 @@ impl Store {
         let runs = Runs::new(bus);
         Self {
             dead: DeadLetters::new(bus),
+            inputs: Inputs::new(bus),
             janitor: Janitor::new(bus, &runs),
             runs,
             results: Results::new(bus),

@@ -57,11 +57,17 @@ pub enum EventKind {
     Paused,
     /// Most of a budget is spent.
     Budget,
+    /// Something waits for a person; the text begins with the item's name.
+    Waiting,
+    /// Half of the time that something may wait for a person is over.
+    Escalated,
+    /// A person said something about the run.
+    Answered,
 }
 
 impl EventKind {
     /// All kinds; each is kept in the stream of events.
-    pub const ALL: [EventKind; 12] = [
+    pub const ALL: [EventKind; 15] = [
         EventKind::Claimed,
         EventKind::Planned,
         EventKind::Dispatched,
@@ -74,6 +80,9 @@ impl EventKind {
         EventKind::Doubted,
         EventKind::Paused,
         EventKind::Budget,
+        EventKind::Waiting,
+        EventKind::Escalated,
+        EventKind::Answered,
     ];
 
     /// The kind as a subject token.
@@ -91,6 +100,9 @@ impl EventKind {
             EventKind::Doubted => "doubted",
             EventKind::Paused => "paused",
             EventKind::Budget => "budget",
+            EventKind::Waiting => "waiting",
+            EventKind::Escalated => "escalated",
+            EventKind::Answered => "answered",
         }
     }
 }

@@ -86,6 +86,8 @@ pub enum FailureKind {
     NoEvidence,
     /// The changes of shared state that a reply proposed could not be made.
     StateConflict,
+    /// What waited for people was not decided in time.
+    Unanswered,
     /// The task's worker died or vanished too often.
     Poison,
     /// The worker panicked.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::path::clashes;
-use super::{Artifact, Budget, FilePath, WIRE_VERSION, limits};
+use super::{Artifact, Budget, FilePath, Gates, WIRE_VERSION, limits};
 
 /// A goal as it is kept: its words, and the files that came with it, by hash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +18,9 @@ pub struct Goal {
     /// What the run may spend; the operator's budget where it names nothing.
     #[serde(default, skip_serializing_if = "Budget::is_empty")]
     pub budget: Budget,
+    /// What waits for people.
+    #[serde(default, skip_serializing_if = "Gates::are_default")]
+    pub gates: Gates,
 }
 
 /// A goal as it comes to a door in JSON. Plain text is the same as `{"goal": text}`.
@@ -31,6 +34,9 @@ pub struct GoalRequest {
     /// What the run may spend, at most the operator's; the operator's where it names nothing.
     #[serde(default, skip_serializing_if = "Budget::is_empty")]
     pub budget: Budget,
+    /// What waits for people.
+    #[serde(default, skip_serializing_if = "Gates::are_default")]
+    pub gates: Gates,
 }
 
 /// One attached file.
@@ -79,6 +85,9 @@ pub enum GoalError {
     /// Files that cannot stand side by side.
     #[error("the attachments cannot stand side by side: {0}")]
     Clash(String),
+    /// A number of its gates is out of bounds.
+    #[error("{0}")]
+    Gates(String),
     /// Too many attachments.
     #[error("the goal has {0} attachments, more than attachments_max {max}", max = limits::ATTACHMENTS_MAX)]
     TooManyAttachments(usize),
@@ -115,6 +124,7 @@ impl GoalRequest {
         if !faults.is_empty() {
             return Err(GoalError::Clash(faults.join("; ")));
         }
+        self.gates.check().map_err(GoalError::Gates)?;
         Ok(self)
     }
 }
@@ -122,7 +132,7 @@ impl GoalRequest {
 impl Goal {
     /// A goal with these words and stored files, and no budget of its own.
     pub fn new(text: String, attachments: Vec<Artifact>) -> Self {
-        Self { v: WIRE_VERSION, text, attachments, budget: Budget::default() }
+        Self { v: WIRE_VERSION, text, attachments, budget: Budget::default(), gates: Gates::default() }
     }
 }
 
@@ -138,6 +148,7 @@ mod tests {
         for (payload, says) in [
             (&b" \n"[..], "empty"),
             (br#"{"goal":""}"#, "empty"),
+            (br#"{"goal":"x","gates":{"quorum":0}}"#, "quorum_max"),
             (br#"{"goal":7}"#, "expected a string"),
             (br#"{"goal":"x","budget":{"tokens":0}}"#, "budget tokens is 0"),
             (br#"{"goal":"x","budget":{"usd":-1}}"#, "budget usd is -1"),

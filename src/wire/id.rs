@@ -9,6 +9,8 @@ use super::limits;
 
 /// Characters of a run id; 20 base32 digits are 100 bits.
 const RUN_ID_CHARS: usize = 20;
+/// Characters of a person's voter id, hexadecimal digits of a hash.
+const VOTER_CHARS: usize = 16;
 
 /// Text that is no legal id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -78,6 +80,17 @@ id!(
     "task id"
 );
 
+id!(
+    /// One thing about a run that people decide: an attempt's result that waits for them, a pause, a note.
+    ItemId,
+    "item id"
+);
+id!(
+    /// Under whose name an input is kept.
+    VoterId,
+    "voter id"
+);
+
 impl RunId {
     /// A new id, random, so that nobody can guess or reuse it.
     pub fn random() -> Self {
@@ -129,6 +142,12 @@ impl TaskId {
         Self(format!("alarm{number}"))
     }
 
+    /// A message that brings a parked run to an orchestrator, because somebody said something: the input with this revision,
+    /// or anything that is called by a number of its own.
+    pub fn input(number: u64) -> Self {
+        Self(format!("in{number}"))
+    }
+
     /// The message that hands a run over from the delivery with stream sequence `seq`.
     pub fn over(seq: u64) -> Self {
         Self(format!("over{seq}"))
@@ -153,6 +172,44 @@ impl TaskId {
     /// The `number`-th task of a plan, counted from 1.
     pub fn planned(number: usize) -> Self {
         Self(format!("t{number}"))
+    }
+}
+
+impl ItemId {
+    /// The result of one attempt of a task, the planner's included.
+    pub fn of(task: &TaskId, attempt: u32) -> Self {
+        Self(format!("{task}x{attempt}"))
+    }
+
+    /// The `number`-th pause or resumption of a generation, from 1: odd ones are pauses.
+    pub fn hold(generation: u32, number: u32) -> Self {
+        Self(format!("hold{generation}x{number}"))
+    }
+
+    /// What the run's tasks should know.
+    pub fn note() -> Self {
+        Self("note".into())
+    }
+}
+
+impl VoterId {
+    pub(super) fn of_hash(hash: &ContentHash) -> Self {
+        Self(hash.as_str()[..VOTER_CHARS].to_owned())
+    }
+
+    /// Whoever was first: for what only one may say.
+    pub fn set() -> Self {
+        Self("set".into())
+    }
+
+    /// The orchestrators, when the time is over.
+    pub fn lapse() -> Self {
+        Self("lapse".into())
+    }
+
+    /// The orchestrators, when half of the time is over.
+    pub fn escalated() -> Self {
+        Self("escalated".into())
     }
 }
 

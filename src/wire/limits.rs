@@ -69,6 +69,24 @@ pub const STATE_REFUSALS_MAX: usize = 20;
 pub const STATE_NAME_CHARS_MAX: usize = 128;
 /// Bytes of shared state, names and values, that travel inside a task.
 pub const STATE_INLINE_BYTES_MAX: usize = 32 * 1024;
+/// Equal votes that a goal may ask for.
+pub const QUORUM_MAX: u32 = 16;
+/// Seconds that an item waits for people unless the goal says otherwise: a week.
+pub const APPROVE_WITHIN_S: u64 = 7 * 24 * 3600;
+/// Seconds that an item may wait for people.
+pub const APPROVE_WITHIN_S_MAX: u64 = 90 * 24 * 3600;
+/// Seconds that a run may stay paused.
+pub const PAUSED_S_MAX: u64 = 90 * 24 * 3600;
+/// Bytes of the name that somebody gives with an input.
+pub const WHO_BYTES_MAX: usize = 100;
+/// Bytes of the reason of a rejection.
+pub const REASON_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of one note.
+pub const NOTE_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of all notes of a run: each task that is dispatched carries them.
+pub const NOTES_BYTES_MAX: usize = 64 * 1024;
+/// Inputs of one run.
+pub const INPUTS_MAX: usize = 1_000;
 /// Bytes of an error text that goes to a caller.
 pub const ERROR_BYTES_MAX: usize = 4 * 1024;
 

@@ -61,12 +61,20 @@ pub struct Metadata {
     /// to it in this generation of the run (the plan, dependencies, earlier attempts, checks). 0 where an older version wrote it.
     #[serde(default)]
     pub hops: u32,
+    /// Notes of people that the task was given, the first so many of the run's.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub notes: usize,
     /// Subject where the whole content is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
     /// What was reserved for it of the run's budget; given back by its reply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<Allowance>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// A party of an exchange: the user, or a role.

@@ -14,6 +14,7 @@ mod id;
 pub mod limits;
 mod message;
 mod path;
+mod people;
 pub mod plan;
 mod report;
 mod role;
@@ -29,9 +30,10 @@ pub use dead::DeadLetter;
 pub use event::{Event, EventKind, TokenEvent};
 pub use failure::{Failure, FailureKind, Retry};
 pub use goal::{Attachment, AttachmentBody, Goal, GoalError, GoalRequest};
-pub use id::{BadId, ContentHash, RunId, TaskId, run_and_task};
+pub use id::{BadId, ContentHash, ItemId, RunId, TaskId, VoterId, run_and_task};
 pub use message::{Message, MessageType, Metadata, Party};
 pub use path::{BadPath, FilePath, clashes};
+pub use people::{Approve, Gates, Input, ItemView, Note, Otherwise, Said, Vote};
 pub use plan::{Plan, PlanTask};
 pub use report::{
     AnswerVerdict, Answers, Canary, Finding, FindingAnswer, Outcome, Report, Review, TestFailure, TestReport, Verdict,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Artifact, Failure, Role, RunId, TaskId, Usage, WIRE_VERSION};
+use super::{Artifact, Failure, ItemView, Role, RunId, TaskId, Usage, WIRE_VERSION};
 
 /// What is kept of a run besides its facts: phase, owner, generation, counters. It changes only with the phase, so
 /// a run of n tasks costs O(n) bytes; what is done is what has a result.
@@ -128,6 +128,9 @@ pub struct RunView {
     /// What it cost so far.
     #[serde(default)]
     pub usage: Usage,
+    /// What waits for people.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<ItemView>,
 }
 
 /// One task of a run.

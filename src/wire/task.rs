@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::subject::TaskSubject;
 use super::{
-    Allowance, ContentHash, Failure, FilePath, Finding, Outcome, Report, Role, RunId, StateChange, StateView, TaskId,
-    Usage, WIRE_VERSION, limits,
+    Allowance, ContentHash, Failure, FilePath, Finding, Note, Outcome, Report, Role, RunId, StateChange, StateView,
+    TaskId, Usage, WIRE_VERSION, limits,
 };
 
 /// One unit of work for one role: everything its worker needs, inline or by reference.
@@ -40,6 +40,9 @@ pub struct Task {
     /// The run's shared state, as it was when the task was first asked for.
     #[serde(default, skip_serializing_if = "StateView::is_empty")]
     pub state: StateView,
+    /// What people added to the goal while the run went on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<Note>,
     /// How long the worker may take, from the moment it starts, in milliseconds.
     pub limit_ms: u64,
     /// What its worker may spend on models; no bound of the run's when absent.

@@ -156,6 +156,7 @@ fn task_of(role: Role, run: RunId, ask: Ask, limit: Duration) -> Task {
         findings: Vec::new(),
         files: Vec::new(),
         state: StateView::default(),
+        notes: Vec::new(),
         limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
         budget: None,
     }

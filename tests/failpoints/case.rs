@@ -36,6 +36,8 @@ pub enum Tale {
     Timeout,
     /// A task fails once and is tried again after a pause.
     Pause,
+    /// The plan waits for a person, nobody answers, and the default is to approve it.
+    Gate,
     /// The holder is told to stop in the middle.
     Drain,
     /// The one who takes over is struck too.
@@ -91,6 +93,13 @@ const TABLE: &[(Point, u32, Tale)] = &[
     (Point::Late, 1, Tale::Timeout),
     (Point::Later, 2, Tale::Pause),
     (Point::Due, 1, Tale::Pause),
+    (Point::Later, 2, Tale::Gate),
+    (Point::Park, 1, Tale::Gate),
+    (Point::Ack, 1, Tale::Gate),
+    // Half of the time is over, and then all of it.
+    (Point::Input, 1, Tale::Gate),
+    (Point::Park, 2, Tale::Gate),
+    (Point::Input, 2, Tale::Gate),
     (Point::Release, 1, Tale::Drain),
     (Point::Nak, 1, Tale::Drain),
     (Point::Over, 1, Tale::Takeover),
@@ -244,6 +253,8 @@ played! {
     a_holder_sleeps_at_a_deadline: Timeout, Stop;
     a_mover_of_the_schedule_dies: Pause, Crash;
     a_mover_of_the_schedule_sleeps: Pause, Stop;
+    a_parking_holder_dies: Gate, Crash;
+    a_parking_holder_sleeps: Gate, Stop;
     a_draining_holder_dies: Drain, Crash;
     a_draining_holder_sleeps: Drain, Stop;
     the_next_holder_dies_too: Takeover, Crash;

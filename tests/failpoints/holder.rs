@@ -114,7 +114,10 @@ async fn begin(stage: &Stage, tale: Tale, holder: &Worker) -> RunId {
         put(&stage.server, &wake(&run, TaskId::over(1_000_000)), Vec::new()).await;
         return run;
     }
-    let run = stage.submit("make it").await;
+    let run = match tale {
+        Tale::Gate => stage.submit_gated().await,
+        _ => stage.submit("make it").await,
+    };
     if tale == Tale::Drain {
         stage.events.event(EventKind::Started, Some(Role::Documenter), 1).await;
         holder.signal("TERM");

@@ -78,6 +78,15 @@ impl Stage {
         answer.text().parse().unwrap()
     }
 
+    /// The same, with a plan that waits for a person for two seconds.
+    pub async fn submit_gated(&self) -> RunId {
+        let gates = serde_json::json!({ "approve": "plan", "within_s": 2, "default": "approve" });
+        let goal = serde_json::json!({ "goal": "make it", "gates": gates }).to_string();
+        let answer = self.insist("oarlock.submit", &goal).await;
+        assert_eq!(answer.error_code(), "", "{}", answer.text());
+        serde_json::from_str::<serde_json::Value>(&answer.text()).unwrap()["run"].as_str().unwrap().parse().unwrap()
+    }
+
     /// True when the record says that the run is over.
     pub async fn is_over(&self, run: &RunId) -> bool {
         self.server.store.runs.record(run).await.unwrap().is_some_and(|recorded| recorded.record.status.terminal())

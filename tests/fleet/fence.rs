@@ -177,9 +177,9 @@ async fn the_epilogue_of_a_finished_run_is_done_by_whoever_comes() {
     .await;
     for (task, role) in [(1, Role::Researcher), (2, Role::Documenter)] {
         let (id, input, reference) = (TaskId::planned(task), None, None);
-        let hops = 1;
+        let (hops, notes) = (1, 0);
         let metadata =
-            Metadata { run: run.clone(), task: id, attempt: 1, input, bytes: 0, hops, reference, budget: None };
+            Metadata { run: run.clone(), task: id, attempt: 1, input, bytes: 0, notes, hops, reference, budget: None };
         let request = MessageType::Request;
         let message =
             Message::new(Party::Role(Role::Orchestrator), Party::Role(role), request, "do it".into(), metadata);

@@ -30,6 +30,7 @@ fn task(role: Role) -> Task {
         findings: Vec::new(),
         files: Vec::new(),
         state: StateView::default(),
+        notes: Vec::new(),
         limit_ms: 10_000,
         budget: None,
     }

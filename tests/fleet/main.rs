@@ -48,6 +48,8 @@ mod npm;
 mod outage;
 #[path = "../common/pages.rs"]
 mod pages;
+mod people;
+mod people_gates;
 mod proposals;
 mod reading;
 mod real_model;

@@ -128,6 +128,7 @@ pub fn task(role: Role, description: &str, limit: Duration) -> Task {
         findings: Vec::new(),
         files: Vec::new(),
         state: StateView::default(),
+        notes: Vec::new(),
         limit_ms: u64::try_from(limit.as_millis()).unwrap(),
         budget: None,
     }

@@ -107,6 +107,8 @@ fn goals() {
     let budget: Budget = "exchanges=40,tasks=10,time_s=600,tokens=200000,usd=2.5".parse().unwrap();
     let bounded = Goal { budget: budget.clone(), ..Goal::new("Write a function.".into(), vec![artifact()]) };
     check("goal", &bounded);
+    let gates = Gates { approve: Approve::Plan, quorum: 2, within_s: 3600, default: Otherwise::Approve };
+    check("goal_gated", &Goal { gates, ..Goal::new("Write a function.".into(), Vec::new()) });
     check(
         "goal_request",
         &GoalRequest {
@@ -119,6 +121,7 @@ fn goals() {
                 Attachment { path: "big.csv".parse().unwrap(), body: AttachmentBody::Stored { artifact: artifact() } },
             ],
             budget,
+            gates: Gates { approve: Approve::All, ..Gates::default() },
         },
     );
     check("ask", &Ask { description: "Fix the typo.".into(), context: vec!["teh README".into()] });
@@ -152,6 +155,7 @@ fn plans_and_tasks() {
             findings: vec![Finding { id: "t3.1.f1".into(), file: None, text: "closes too late".into() }],
             files: vec![artifact()],
             state: state_view(),
+            notes: vec![Note { by: "ann@desk".into(), text: "use scrypt".into() }],
             limit_ms: 900_000,
             budget: Some(allowance()),
         },
@@ -218,6 +222,7 @@ fn messages_and_events() {
         input: Some(ContentHash::of(b"input")),
         bytes: 23,
         hops: 4,
+        notes: 1,
         reference: Some("oarlock.task.coder.f2k7q3x5n6m4a2b3c4d5.t1.2".into()),
         budget: Some(allowance()),
     };
@@ -285,8 +290,32 @@ fn records_and_views() {
             failure: Some(failure()),
             artifacts: vec![artifact()],
             usage: usage(),
+            waiting: vec![ItemView {
+                item: ItemId::of(&task_id("t2"), 2),
+                task: task_id("t2"),
+                role: Role::Qa,
+                attempt: 2,
+                text: "pytest passed".into(),
+                since: 1_790_000_000,
+                until: 1_790_604_800,
+                default: Otherwise::Reject,
+                quorum: 2,
+                votes: vec![Vote { by: "ann@desk".into(), says: Said::Approve, at: 1_790_000_060 }],
+            }],
         },
     );
+}
+
+#[test]
+fn inputs() {
+    let plan_item = ItemId::of(&TaskId::plan(), 1);
+    let check = |name: &str, item: ItemId, says| check(name, &Input::new(item, "ann@desk", says));
+    check("input_approve", plan_item.clone(), Said::Approve);
+    check("input_reject", plan_item.clone(), Said::Reject { reason: "one task is enough".into() });
+    check("input_edit", plan_item, Said::Edit { plan: plan() });
+    check("input_note", ItemId::note(), Said::Note { text: "use scrypt".into() });
+    check("input_pause", ItemId::hold(1, 1), Said::Pause);
+    check("input_lapse", ItemId::of(&task_id("t1"), 2), Said::Lapse);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod people;
 mod reading;
 mod setup;
 mod upkeep;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+pub(in crate::cli) use self::people::{ApproveArgs, GateArgs, HoldArgs, InboxArgs, NoteArgs, RejectArgs, WhoArgs};
 pub(in crate::cli) use self::reading::{
     ArtifactsArgs, HistoryArgs, JsonArgs, LogsArgs, LsArgs, ShowArgs, StateArgs, StateVerb, WatchArgs,
 };
@@ -116,6 +118,18 @@ pub(in crate::cli) enum Verb {
     Artifacts(ArtifactsArgs),
     /// Stop a run, or one task of it: <run> or <run>/<task>
     Cancel(CancelArgs),
+    /// List what waits for a person, in one run or in all
+    Inbox(InboxArgs),
+    /// Approve what waits: <run>, or <run>/<item>
+    Approve(ApproveArgs),
+    /// Reject what waits, with the reason for its next attempt: <run>, or <run>/<item>
+    Reject(RejectArgs),
+    /// Tell a run something: every task that begins from now on knows it
+    Note(NoteArgs),
+    /// Let a run begin nothing new; what is under way goes on
+    Pause(HoldArgs),
+    /// Let a paused run go on
+    Resume(HoldArgs),
     /// Try a run again that is over: what is done stays, the rest is done again
     Retry(RetryArgs),
     /// Read and change the shared state of a run
@@ -178,6 +192,8 @@ pub(in crate::cli) struct RunArgs {
     /// What the run may spend, at most what the fleet allows: tokens=200000,usd=2.5,time_s=600,tasks=10,exchanges=40
     #[arg(long, value_name = "BOUNDS", default_value = "", hide_default_value = true)]
     pub(in crate::cli) budget: Budget,
+    #[command(flatten)]
+    pub(in crate::cli) gates: GateArgs,
     /// What Ctrl-C does to the run [default: ask on a terminal, else detach]
     #[arg(long, value_name = "WHAT")]
     pub(in crate::cli) on_interrupt: Option<OnInterrupt>,

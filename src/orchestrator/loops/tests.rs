@@ -10,7 +10,8 @@ pub(super) fn request(number: usize, content: &str) -> Message {
     let (from, to) = (Party::Role(Role::Orchestrator), Party::Role(Role::Coder));
     let task = TaskId::planned(number);
     let run = RunId::from_key("t", "loops");
-    let metadata = Metadata { run, task, attempt: 1, input: None, bytes: 0, hops: 1, reference: None, budget: None };
+    let metadata =
+        Metadata { run, task, attempt: 1, input: None, bytes: 0, notes: 0, hops: 1, reference: None, budget: None };
     Message::new(from, to, MessageType::Request, content.into(), metadata)
 }
 

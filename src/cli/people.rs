@@ -1,0 +1,146 @@
+//! `oarlock inbox`, `approve`, `reject`, `note`, `pause`, `resume`: what people say to a run, through any orchestrator.
+
+use serde_json::{Value, json};
+
+use super::answer::out;
+use super::args::{ApproveArgs, HoldArgs, InboxArgs, NoteArgs, RejectArgs, WhoArgs};
+use super::config::Config;
+use super::control;
+use super::edit::{edited, kept};
+use super::exit::{Exit, ended};
+use super::story::{first_line, short};
+use super::talk::say;
+use crate::bus::Bus;
+use crate::bus::clock::since;
+use crate::store::Store;
+use crate::wire::subject::TaskSubject;
+use crate::wire::{ItemView, Plan, Report, Role, RunId, TaskId};
+
+/// Something that waits, and whose it is.
+#[derive(serde::Deserialize)]
+struct Waiting {
+    run: RunId,
+    goal: String,
+    waits: ItemView,
+}
+
+/// Who speaks: as the flag says, or the user of this machine.
+fn who(config: &Config, who: &WhoArgs) -> String {
+    who.who.clone().unwrap_or_else(|| config.who.clone())
+}
+
+async fn waiting(bus: &Bus, run: Option<&RunId>) -> anyhow::Result<(Vec<Waiting>, Value)> {
+    let answer = match run {
+        Some(run) => control::ask_each(bus, "inbox", &json!({ "run": run })).await?,
+        None => control::ask_each(bus, "inbox", &Value::Null).await?,
+    };
+    let items = answer.get("items").cloned().unwrap_or_default();
+    Ok((serde_json::from_value(items)?, answer))
+}
+
+pub(super) async fn inbox(config: &Config, args: InboxArgs) -> anyhow::Result<()> {
+    let bus = control::fleet(config).await?;
+    let (items, whole) = waiting(&bus, args.run.as_ref()).await?;
+    if args.json {
+        return out(&whole.to_string());
+    }
+    if items.is_empty() {
+        say("nothing waits for a person");
+    }
+    let now = bus.server_now().await?;
+    for Waiting { run, goal, waits } in &items {
+        let name = format!("{run}/{}", waits.item);
+        out(&format!("{name}  {}  goal: {}", line(waits, now), first_line(goal)))?;
+        waits.text.lines().try_for_each(|line| out(&format!("  {line}")))?;
+        for vote in waits.votes.iter().filter(|vote| vote.says.name() != "escalated") {
+            out(&format!("  {} says {}", vote.by, vote.says.name()))?;
+        }
+    }
+    if whole.get("more").and_then(Value::as_bool) == Some(true) {
+        say("there are more runs than were looked at; name one: oarlock inbox <run>");
+    }
+    Ok(())
+}
+
+/// What waits, since when and how long still; `now` is the server's.
+pub(super) fn line(item: &ItemView, now: i64) -> String {
+    let nanos = |seconds: i64| seconds.saturating_mul(1_000_000_000);
+    let (waited, left) = (short(since(now, nanos(item.since))), short(since(nanos(item.until), now)));
+    let default = if item.default == crate::wire::Otherwise::Approve { "approved" } else { "the run ends" };
+    let quorum = if item.quorum > 1 { format!(", {} people must say the same", item.quorum) } else { String::new() };
+    let what = match item.task.as_str() {
+        "run" => "paused".to_owned(),
+        task => format!("{task} #{} by {}", item.attempt, item.role),
+    };
+    format!("{what}, since {waited}; in {left} {default}{quorum}")
+}
+
+pub(super) async fn approve(config: &Config, args: ApproveArgs) -> anyhow::Result<()> {
+    let (run, item) = control::parse(&args.what)?;
+    let bus = control::fleet(config).await?;
+    let by = who(config, &args.who);
+    if !args.edit {
+        return decide(&bus, "approve", &json!({ "run": run, "item": item, "by": by })).await;
+    }
+    let (item, plan) = proposed(&bus, &run, item.as_ref()).await?;
+    let (plan, file) = edited(config, &plan)?;
+    match decide(&bus, "edit", &json!({ "run": run, "item": item.item, "by": by, "plan": plan })).await {
+        Ok(()) => Ok(()),
+        Err(error) => Err(kept(error, file)?),
+    }
+}
+
+/// The plan that waits.
+async fn proposed(bus: &Bus, run: &RunId, item: Option<&TaskId>) -> anyhow::Result<(ItemView, Plan)> {
+    let (items, _) = waiting(bus, Some(run)).await?;
+    let mut plans = items.into_iter().map(|one| one.waits).filter(|one| one.task == TaskId::plan());
+    let fits = |one: &ItemView| item.is_none_or(|item| item.as_str() == one.item.as_str());
+    let missing = || ended(Exit::Conflict, format!("no plan of run {run} waits for a person: oarlock inbox {run}"));
+    let view = plans.find(fits).ok_or_else(missing)?;
+    let to = TaskSubject { role: Role::Planner, run: run.clone(), task: TaskId::plan(), attempt: view.attempt };
+    match Store::new(bus).results.known(&to).await?.as_ref().and_then(|reply| reply.report()) {
+        Some(Report::Plan(plan)) => Ok((view, plan.clone())),
+        _ => Err(missing()),
+    }
+}
+
+pub(super) async fn reject(config: &Config, args: RejectArgs) -> anyhow::Result<()> {
+    let (run, item) = control::parse(&args.what)?;
+    let bus = control::fleet(config).await?;
+    let by = who(config, &args.who);
+    decide(&bus, "reject", &json!({ "run": run, "item": item, "by": by, "reason": args.reason })).await
+}
+
+/// Says it, and what came of it.
+pub(super) async fn decide(bus: &Bus, verb: &str, request: &Value) -> anyhow::Result<()> {
+    let answer = control::ask_each(bus, verb, request).await?;
+    let word = |name: &str| answer.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let name = format!("{}/{}", word("run"), word("item"));
+    match word("status").as_str() {
+        "counted" => {
+            let number = |name: &str| answer.get(name).and_then(Value::as_u64).unwrap_or_default();
+            say(&format!("{name}: counted, {} of {} say {verb}", number("votes"), number("quorum")));
+        }
+        status => say(&format!("{name} is {status}")),
+    }
+    Ok(())
+}
+
+pub(super) async fn note(config: &Config, args: NoteArgs) -> anyhow::Result<()> {
+    let bus = control::fleet(config).await?;
+    let request = json!({ "run": args.run, "text": args.text, "by": who(config, &args.who) });
+    control::ask_each(&bus, "note", &request).await?;
+    say(&format!("every task of run {} that begins from now on is told", args.run));
+    Ok(())
+}
+
+pub(super) async fn hold(config: &Config, args: HoldArgs, verb: &str) -> anyhow::Result<()> {
+    let bus = control::fleet(config).await?;
+    control::ask_each(&bus, verb, &json!({ "run": args.run, "by": who(config, &args.who) })).await?;
+    let run = &args.run;
+    match verb {
+        "pause" => say(&format!("run {run} begins nothing new; what is under way goes on. Then: oarlock resume {run}")),
+        _ => say(&format!("run {run} goes on")),
+    }
+    Ok(())
+}

@@ -1,0 +1,259 @@
+//! What people say to a run, and how it reaches it: the input is stored, then the record is read; a parked run is put on the
+//! queue, a held one is nudged, and only then the caller is answered. Said twice it is the same; who comes too late hears what
+//! stands. Nobody is asked to prove who he is here: that is the server's part (accounts and permissions).
+
+use serde_json::{Value, json};
+
+use super::claim::rouse;
+use super::control::{Asked, Refused};
+use super::facts::Facts;
+use super::gates::{self, Decision, Item};
+use super::next::{Attempts, attempts};
+use super::planning::completed;
+use super::{Orchestrator, view};
+use crate::store::{Heard, Recorded};
+use crate::wire::subject::TaskSubject;
+use crate::wire::{Event, EventKind, Input, ItemId, Plan, RunId, RunRecord, RunStatus, Said, TaskId, limits};
+
+/// Runs that one look into the inbox reads.
+const INBOX_RUNS_MAX: usize = 200;
+/// Tries of a pause against others who do the same.
+const HOLD_TRIES_MAX: u32 = 8;
+/// Said when nobody gave a reason.
+const REASON: &str = "no reason was given";
+
+fn conflict<T>(why: String) -> Result<T, Refused> {
+    Err(Refused::Because(409, why))
+}
+
+/// A run that is not over, with its facts.
+async fn alive(of: &Orchestrator, run: &RunId) -> Result<(RunRecord, Facts), Refused> {
+    let Some(Recorded { record, .. }) = of.store.runs.record(run).await? else { return Err(Refused::unknown(run)) };
+    if record.status == RunStatus::Expired {
+        return Err(Refused::unknown(run));
+    }
+    let over = of.store.results.get(&TaskSubject::of_run(run, record.generation)).await?;
+    if record.status.terminal() || over.is_some() {
+        return conflict(format!("run {run} is over; `oarlock show {run}` tells how it ended"));
+    }
+    let facts = Facts::load(&of.store, run, &record).await?.ok_or_else(|| Refused::unknown(run))?;
+    if facts.inputs.len() >= limits::INPUTS_MAX {
+        let max = limits::INPUTS_MAX;
+        return Err(Refused::Because(413, format!("run {run} has {max} inputs, the most that it may (inputs_max)")));
+    }
+    Ok((record, facts))
+}
+
+fn in_force(of: &Orchestrator, facts: &Facts) -> Attempts {
+    let plan = facts.plan.as_ref();
+    plan.and_then(|plan| attempts(facts, plan, &of.settings.rules).ok()).unwrap_or_default()
+}
+
+/// The results that can be approved now.
+fn open(of: &Orchestrator, facts: &Facts) -> Vec<Item> {
+    let items = gates::items(facts, &in_force(of, facts), &of.settings.rules);
+    items.into_iter().filter(|item| item.task != TaskId::run()).collect()
+}
+
+/// Approves, rejects or edits one item.
+pub(super) async fn decide(of: &Orchestrator, asked: &Asked, verb: &str) -> Result<Value, Refused> {
+    let says = match verb {
+        "approve" => Said::Approve,
+        "reject" => {
+            let reason = asked.reason.clone().or_else(|| asked.text.clone()).unwrap_or_else(|| REASON.into());
+            Said::Reject { reason: limits::cut(&reason, limits::REASON_BYTES_MAX) }
+        }
+        _ => Said::Edit { plan: edited(asked)? },
+    };
+    let run = &asked.run;
+    let (_, mut facts) = alive(of, run).await?;
+    let item = chosen(of, &facts, asked, &says)?;
+    if item.task != TaskId::plan() && matches!(says, Said::Edit { .. }) {
+        return Err(Refused::Because(400, format!("{} is no plan; only a plan can be edited", item.id)));
+    }
+    let input = Input::new(item.id.clone(), asked.by(), says);
+    let is_open = open(of, &facts).contains(&item);
+    let new = if is_open { of.store.inputs.keep(run, &input).await? } else { None };
+    if new.is_some() {
+        let text = format!("{} says {} about {}", input.by, input.says.name(), item.id);
+        let about = Event::of_task(run, &item.task, item.role, item.attempt, EventKind::Answered, &text);
+        of.bus.tell(&about).await;
+    }
+    facts.hear(&of.store, run).await?;
+    stands(of, run, &facts, &item, &input).await
+}
+
+/// What stands after somebody has spoken.
+async fn stands(of: &Orchestrator, run: &RunId, facts: &Facts, item: &Item, input: &Input) -> Result<Value, Refused> {
+    let votes = gates::said(facts, &item.id);
+    let mine = votes.iter().find(|heard| heard.input.voter() == input.voter());
+    if let Some(mine) = mine {
+        // Whoever stored it may have died before anybody was told.
+        rouse(&of.bus, &of.store, run, TaskId::input(mine.revision)).await?;
+        if !mine.input.says.agrees(&input.says) {
+            let (by, before) = (&input.by, mine.input.says.name());
+            return conflict(format!("{by} said {before} about {} already, and a vote is not changed", item.id));
+        }
+    }
+    let status = match gates::decided(facts, &item.task, item.attempt) {
+        Some((decision, _)) if agrees(&decision, &input.says) => past(&input.says),
+        Some((decision, by)) => return conflict(too_late(of, facts, item, &decision, by)),
+        None if mine.is_some() => "counted",
+        None => return conflict(format!("{} does not wait for a person (any more){}", item.id, others(of, facts))),
+    };
+    let count = votes.iter().filter(|heard| heard.input.says.agrees(&input.says)).count();
+    let quorum = facts.goal.gates.quorum;
+    Ok(json!({ "run": run, "item": item.id, "status": status, "by": input.by, "votes": count, "quorum": quorum }))
+}
+
+fn agrees(decision: &Decision<'_>, says: &Said) -> bool {
+    match (decision, says) {
+        (Decision::Edited(plan), Said::Edit { plan: mine }) => *plan == mine,
+        (Decision::Approved, Said::Approve) | (Decision::Rejected(_), Said::Reject { .. }) => true,
+        _ => false,
+    }
+}
+
+fn past(says: &Said) -> &'static str {
+    match says {
+        Said::Reject { .. } => "rejected",
+        Said::Edit { .. } => "edited",
+        _ => "approved",
+    }
+}
+
+fn too_late(of: &Orchestrator, facts: &Facts, item: &Item, decision: &Decision<'_>, by: &Heard) -> String {
+    let what = match decision {
+        Decision::Approved => "approved",
+        Decision::Edited(_) => "edited",
+        Decision::Rejected(_) => "rejected",
+        Decision::Unanswered => "not answered in time",
+    };
+    let who = if by.input.says == Said::Lapse { String::new() } else { format!(" by {}", by.input.by) };
+    format!("{} was {what}{who} already, and that stands{}", item.id, others(of, facts))
+}
+
+fn others(of: &Orchestrator, facts: &Facts) -> String {
+    let open: Vec<String> = open(of, facts).iter().map(|item| item.id.to_string()).collect();
+    if open.is_empty() { "; nothing waits now".into() } else { format!("; waiting now: {}", open.join(", ")) }
+}
+
+/// The plan of an edit, held against the rules of every plan.
+fn edited(asked: &Asked) -> Result<Plan, Refused> {
+    let bad = |why: String| Refused::Because(400, why);
+    let plan = asked.plan.as_ref().ok_or_else(|| bad("an edit needs a plan: {\"run\": …, \"plan\": …}".into()))?;
+    let sound = plan.recheck().map_err(|faults| bad(format!("the plan is no plan: {}", faults.join("; "))))?;
+    completed(sound.clone()).map_err(|failure| bad(failure.message))?;
+    Ok(sound)
+}
+
+/// The item that is meant: the one that is named, or the only one that waits.
+fn chosen(of: &Orchestrator, facts: &Facts, asked: &Asked, says: &Said) -> Result<Item, Refused> {
+    let mut open = open(of, facts);
+    let named = asked.item.clone().or_else(|| asked.task.as_ref()?.as_str().parse().ok());
+    let known = facts.results.iter().map(|((task, attempt), reply)| Item {
+        id: ItemId::of(task, *attempt),
+        task: task.clone(),
+        role: reply.role,
+        attempt: *attempt,
+    });
+    match (named, open.len()) {
+        (Some(named), _) => known.into_iter().find(|item| item.id == named).ok_or_else(|| {
+            let why = format!("there is no item {named} in run {}{}", asked.run, others(of, facts));
+            Refused::Because(404, why)
+        }),
+        (None, 1) => Ok(open.swap_remove(0)),
+        (None, 0) => {
+            // Said a second time, when the first has had its effect.
+            let me = Input::new(ItemId::note(), asked.by(), says.clone()).voter();
+            let mine = |heard: &&Heard| heard.input.voter() == me && heard.input.says.agrees(says);
+            let before = facts.inputs.iter().rev().find(mine).map(|heard| heard.input.item.clone());
+            let item = before.and_then(|before| known.into_iter().find(|item| item.id == before));
+            item.map_or_else(|| conflict(format!("nothing of run {} waits for a person", asked.run)), Ok)
+        }
+        (None, _) => {
+            let names: Vec<String> = open.iter().map(|item| item.id.to_string()).collect();
+            let why =
+                format!("several things of run {0} wait: {1}; name one as {0}/<item>", asked.run, names.join(", "));
+            Err(Refused::Because(400, why))
+        }
+    }
+}
+
+/// Adds something to the goal, for every task that is dispatched from now on.
+pub(super) async fn note(of: &Orchestrator, asked: &Asked) -> Result<Value, Refused> {
+    let run = &asked.run;
+    let text = asked.text.as_deref().map(str::trim).filter(|text| !text.is_empty());
+    let text = text.ok_or_else(|| Refused::Because(400, "the note is empty; say <run> and then the words".into()))?;
+    let (_, facts) = alive(of, run).await?;
+    let before: usize = gates::notes(&facts).iter().map(|note| note.text.len()).sum();
+    let (note_max, notes_max) = (limits::NOTE_BYTES_MAX, limits::NOTES_BYTES_MAX);
+    let input = Input::new(ItemId::note(), asked.by(), Said::Note { text: text.to_owned() });
+    let known = facts.inputs.iter().any(|heard| heard.input == input);
+    if text.len() > note_max || (!known && before + text.len() > notes_max) {
+        let why = format!(
+            "the note has {} bytes after {before} of others; at most note_bytes_max {note_max} and notes_bytes_max {notes_max}",
+            text.len()
+        );
+        return Err(Refused::Because(413, why));
+    }
+    if of.store.inputs.keep(run, &input).await?.is_some() {
+        let text = format!("{} notes: {}", input.by, limits::cut(text, 200));
+        of.bus.tell(&Event::of_run(run, EventKind::Answered, text)).await;
+    }
+    // A parked run reads it when it goes on.
+    of.store.results.nudge(run).await;
+    Ok(json!({ "run": run, "status": "noted", "by": input.by }))
+}
+
+/// Pauses a run, or lets it go on; it is the same when it is so already.
+pub(super) async fn hold(of: &Orchestrator, asked: &Asked, says: &Said) -> Result<Value, Refused> {
+    let run = &asked.run;
+    let status = if *says == Said::Pause { "paused" } else { "resumed" };
+    let (_, mut facts) = alive(of, run).await?;
+    for _ in 0..HOLD_TRIES_MAX {
+        let (number, last) = gates::holds(&facts);
+        let is_so = last.map_or(*says == Said::Resume, |last| last.input.says == *says);
+        if is_so {
+            let number = last.map_or(0, |last| last.revision);
+            rouse(&of.bus, &of.store, run, TaskId::input(number)).await?;
+            return Ok(json!({ "run": run, "status": status }));
+        }
+        let input = Input::new(ItemId::hold(facts.generation, number + 1), asked.by(), says.clone());
+        if of.store.inputs.keep(run, &input).await?.is_some() {
+            of.bus.tell(&Event::of_run(run, EventKind::Answered, format!("{} {status} it", input.by))).await;
+        }
+        facts.hear(&of.store, run).await?;
+    }
+    conflict(format!("run {run} is being paused and resumed by others; try again"))
+}
+
+/// What waits for people: of one run, or of all that go on.
+pub(super) async fn inbox(of: &Orchestrator, run: Option<&RunId>) -> Result<Value, Refused> {
+    let mut runs = Vec::new();
+    match run {
+        Some(run) => runs.push(run.clone()),
+        None => {
+            let see = |run: RunId, recorded: Recorded, _| {
+                if !recorded.record.status.terminal() && runs.len() <= INBOX_RUNS_MAX {
+                    runs.push(run);
+                }
+            };
+            of.store.runs.each(see).await?;
+        }
+    }
+    let more = runs.len() > INBOX_RUNS_MAX;
+    runs.truncate(INBOX_RUNS_MAX);
+    let mut items = Vec::new();
+    for one in &runs {
+        match view::view(&of.store, one, &of.settings.rules).await? {
+            Some(view) => items.extend(view.waiting.into_iter().map(|item| {
+                let goal = limits::cut(view.goal.lines().next().unwrap_or_default(), 200);
+                json!({ "run": one, "goal": goal, "waits": item })
+            })),
+            None if run.is_some() => return Err(Refused::unknown(one)),
+            None => {}
+        }
+    }
+    Ok(json!({ "items": items, "more": more }))
+}

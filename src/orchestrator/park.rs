@@ -1,0 +1,148 @@
+//! A run that waits for people has no holder: it is parked, and costs an alarm on the server's schedule and nothing else.
+//!
+//! The order matters. The alarm is set, the record says that nobody holds the run, and then the inputs are read again: what
+//! was said before that is found here, and whoever says something later finds the record parked and wakes the run. Deadlines
+//! count from what the server stored: the reply that waits, or the pause.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use super::claim::{Lost, wake};
+use super::drive::Drive;
+use super::gates::{self, Item};
+use crate::bus::Point;
+use crate::bus::clock::{nanos, since};
+use crate::store::StoreError;
+use crate::wire::{Event, EventKind, Input, ItemId, RunStatus, Said, TaskId, limits};
+
+/// Pause before a reply is looked for again whose time is not known yet.
+const UNDATED_MS: u64 = 500;
+
+/// What a holder knows of the items that wait.
+#[derive(Default)]
+pub(super) struct Waits {
+    /// Since when each waits, by the server's clock, in nanoseconds since 1970.
+    since: HashMap<ItemId, i64>,
+    /// Those that an event told of.
+    told: HashSet<ItemId>,
+    /// When the next deadline or half of one is over.
+    pub(super) next: Option<Instant>,
+    /// True when the times of all items are known.
+    dated: bool,
+}
+
+/// The seconds that an item may wait.
+pub(super) fn within_s(facts: &super::Facts, item: &Item) -> u64 {
+    if item.task == TaskId::run() { limits::PAUSED_S_MAX } else { facts.goal.gates.within_s }
+}
+
+impl Drive<'_> {
+    /// Says what is due of the items that wait: that half of their time is over, once, and that all of it is. True when
+    /// something was said, so that the next step may be another one. The inner error ends our part.
+    pub(super) async fn heed_people(&mut self) -> Result<Result<bool, Lost>, StoreError> {
+        self.waits.next = None;
+        let rules = &self.of.settings.rules;
+        if !gates::may_wait(&self.facts, rules) {
+            return Ok(Ok(false));
+        }
+        let items = gates::items(&self.facts, &self.attempts(), rules);
+        if items.is_empty() {
+            return Ok(Ok(false));
+        }
+        self.date(&items).await?;
+        let now = self.of.bus.server_now().await?;
+        let mut due = Vec::new();
+        for item in items {
+            let Some(began) = self.waits.since.get(&item.id).copied() else { continue };
+            let within = Duration::from_secs(within_s(&self.facts, &item));
+            let (half, until) = (began.saturating_add(nanos(within / 2)), began.saturating_add(nanos(within)));
+            let told = gates::said(&self.facts, &item.id);
+            let escalated = told.iter().any(|heard| heard.input.says == Said::Escalated);
+            if told.is_empty() && self.waits.told.insert(item.id.clone()) {
+                self.tell_of(&item, EventKind::Waiting, within).await;
+            }
+            match () {
+                () if now >= until => due.push((item, Said::Lapse)),
+                () if now >= half && !escalated => due.push((item, Said::Escalated)),
+                () => {
+                    let at = Instant::now() + since(if escalated { until } else { half }, now);
+                    self.waits.next = Some(self.waits.next.map_or(at, |next| next.min(at)));
+                }
+            }
+        }
+        if !self.waits.dated {
+            self.waits.next = Some(Instant::now() + Duration::from_millis(UNDATED_MS));
+        }
+        self.say(due).await
+    }
+
+    async fn say(&mut self, due: Vec<(Item, Said)>) -> Result<Result<bool, Lost>, StoreError> {
+        if due.is_empty() {
+            return Ok(Ok(false));
+        }
+        if let Err(lost) = self.lease.hold(&self.of.store).await? {
+            return Ok(Err(lost));
+        }
+        for (item, says) in due {
+            let input = Input::new(item.id.clone(), &self.of.name, says);
+            let kept = self.of.store.inputs.keep(&self.lease.run, &input).await?;
+            if kept.is_some() && input.says == Said::Escalated {
+                let left = Duration::from_secs(within_s(&self.facts, &item)) / 2;
+                self.tell_of(&item, EventKind::Escalated, left).await;
+            }
+        }
+        self.facts.hear(&self.of.store, &self.lease.run).await?;
+        Ok(Ok(true))
+    }
+
+    async fn tell_of(&self, item: &Item, kind: EventKind, left: Duration) {
+        let (run, id, left) = (&self.lease.run, &item.id, left.as_secs_f64());
+        let text = match item.task == TaskId::run() {
+            true => format!("{id} is a pause; the run goes on with `oarlock resume {run}`"),
+            false => {
+                let how = format!("oarlock approve {run}/{id}, or reject");
+                format!("{id} of {} waits for a person, {left:.0} s more: {how}", item.role)
+            }
+        };
+        let event = Event::of_task(run, &item.task, item.role, item.attempt, kind, &text);
+        self.of.bus.tell(&event).await;
+    }
+
+    /// Finds since when items wait.
+    async fn date(&mut self, items: &[Item]) -> Result<(), StoreError> {
+        let unknown = |item: &&Item| !self.waits.since.contains_key(&item.id);
+        if items.iter().any(|item| unknown(&item)) {
+            self.waits.since.extend(gates::dates(&self.of.store, &self.lease.run, &self.facts, items).await?);
+        }
+        self.waits.dated = items.iter().all(|item| self.waits.since.contains_key(&item.id));
+        Ok(())
+    }
+
+    /// Lets go of a run of which all that is left to do waits for people; false when it is too early for that. The inner error
+    /// ends our part too.
+    pub(super) async fn park(&mut self) -> Result<Result<bool, Lost>, StoreError> {
+        let Some(next) = self.waits.next.filter(|_| self.waits.dated) else { return Ok(Ok(false)) };
+        let next = self.ends().map_or(next, |ends| ends.min(next));
+        let alarm = match self.ring(next).await? {
+            Ok(alarm) => alarm,
+            Err(lost) => return Ok(Err(lost)),
+        };
+        let park = |record: &mut crate::wire::RunRecord| {
+            record.status = RunStatus::InputRequired;
+            record.owner = None;
+        };
+        if let Err(lost) = self.lease.write(&self.of.store, Point::Park, park).await? {
+            self.of.store.janitor.drop_alarm(&alarm).await?;
+            return Ok(Err(lost));
+        }
+        let known = (self.facts.results.len(), self.facts.inputs.len());
+        self.reconcile().await?;
+        if (self.facts.results.len(), self.facts.inputs.len()) != known {
+            // The message in hand is not used again: two processes could believe that it is theirs.
+            let number = self.facts.inputs.last().map_or(0, |heard| heard.revision).max(rand::random::<u32>().into());
+            let generation = self.lease.record.generation;
+            wake(&self.of.bus, Point::Start, &self.lease.run, TaskId::input(number), generation).await?;
+        }
+        Ok(Ok(true))
+    }
+}

@@ -1,0 +1,94 @@
+//! What people decide survives every process, goes through the real `nats` tool, and holds for every task where a goal says so.
+
+use oarlock::wire::{EventKind, Plan, Report, Role, RunStatus};
+use serde_json::json;
+
+use crate::harness::{Worker, ended, have, oarlock, until};
+use crate::nats_cli::{GET_IT, cli, nats};
+use crate::people::{fleet, over, parked, says, status, submit, tool};
+use crate::story::{Ear, SLOW_CAST, assert_one_of_everything, cast, slow_story};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approval_comes_after_everything_was_killed_and_started_again() {
+    let (mut server, fleet) = fleet().await;
+    let run = submit(&server, json!({ "approve": "plan" })).await;
+    parked(&server, &run).await;
+    fleet.into_iter().for_each(Worker::kill_9);
+    server.server.kill().await;
+    server.server.restart().await.unwrap();
+    let _fleet = cast(&server, &slow_story(0), &[&SLOW_CAST[..], &[Role::Orchestrator]].concat()).await;
+    parked(&server, &run).await;
+    assert_eq!(status(&says(&server, "approve", &run, "planx1", "ann").await), "approved");
+    assert_eq!(over(&server, &run).await, RunStatus::Completed);
+    assert_one_of_everything(&server, &run).await;
+    server.assert_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_all_every_result_waits_and_a_rejected_one_is_made_again() {
+    let (server, _fleet) = fleet().await;
+    let events = Ear::on(&server, "oarlock.event.>").await;
+    let run = submit(&server, json!({ "approve": "all" })).await;
+    for (item, verb) in
+        [("planx1", "approve"), ("t1x1", "approve"), ("t2x1", "reject"), ("t2x2", "approve"), ("answerx2", "approve")]
+    {
+        until(&format!("{item} to wait"), async || {
+            server.view(run.as_str()).await.waiting.iter().any(|waiting| waiting.item.as_str() == item)
+        })
+        .await;
+        let answer = says(&server, verb, &run, item, "ann").await;
+        assert_eq!(answer.error_code(), "", "{}", answer.text());
+    }
+    assert_eq!(over(&server, &run).await, RunStatus::Completed);
+    let begun: Vec<_> = events.events(EventKind::Started).into_iter().filter_map(|(_, event)| event.role).collect();
+    assert_eq!(
+        begun,
+        [Role::Planner, Role::Researcher, Role::Documenter, Role::Documenter, Role::Synthesizer],
+        "each after the approval of what it builds on"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_changes_the_plan_before_it_is_carried_out() {
+    let (server, _fleet) = fleet().await;
+    let run = submit(&server, json!({ "approve": "plan" })).await;
+    parked(&server, &run).await;
+    let edit = async |editor: &str| {
+        let mut command = oarlock(&server);
+        command.env("VISUAL", "").env("EDITOR", editor).env("TMPDIR", server.folder.path());
+        command.args(["approve", run.as_str(), "--edit", "--server", server.url()]);
+        ended(command, b"").await
+    };
+    let bad = edit("sed -i 's/researcher/wizard/'").await;
+    assert!(bad.code == Some(2) && bad.err.contains("what you wrote is in"), "{bad:?}");
+    let reply = server.store.results.of_run(&run).await.unwrap().remove(0).1;
+    let Some(Report::Plan(plan)) = reply.report().cloned() else { panic!("{reply:?}") };
+    let cycle = Plan { tasks: [&plan.tasks[1..], &plan.tasks[1..]].concat(), ..plan };
+    let refused = crate::cancel::control(&server, "edit", json!({ "run": run, "plan": cycle })).await;
+    assert_eq!(refused.error_code(), "400", "{}", refused.text());
+    let edited = edit("sed -i 's/part 2/part two/'").await;
+    assert!(edited.code == Some(0) && edited.err.contains("is edited"), "{edited:?}");
+    assert_eq!(over(&server, &run).await, RunStatus::Completed);
+    let plan = server.store.runs.plan(&run, 1).await.unwrap().unwrap();
+    assert_eq!(plan.tasks[1].description, "part two");
+    assert_one_of_everything(&server, &run).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_nats_tool_is_enough_to_steer() {
+    if !have("nats-cli", cli().is_some(), GET_IT) {
+        return;
+    }
+    let (server, _fleet) = fleet().await;
+    let run = submit(&server, json!({ "approve": "plan" })).await;
+    parked(&server, &run).await;
+    let inbox = nats(&server, &["req", "oarlock.control.inbox", "", "--raw"]).await;
+    assert!(inbox.out.contains("planx1"), "{inbox:?}");
+    let note = nats(&server, &["req", "oarlock.control.note", &format!("{run} be brief"), "--raw"]).await;
+    assert!(note.out.contains("noted"), "{note:?}");
+    let approved = nats(&server, &["req", "oarlock.control.approve", &format!("{run}/planx1"), "--raw"]).await;
+    assert!(approved.out.contains("approved"), "{approved:?}");
+    assert_eq!(over(&server, &run).await, RunStatus::Completed);
+    let late = tool(&server, &["approve", run.as_str()]).await;
+    assert_eq!(late.code, Some(5), "{late:?}");
+}
