@@ -18,9 +18,12 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::{Bus, BusError, Use};
+use crate::wire::one_line;
 
 /// Callers that one process lets wait at its doors.
 const DOOR_WAITERS_MAX: usize = 1_024;
+/// Characters of an error that stand in a header.
+const ERROR_LINE_CHARS_MAX: usize = 512;
 /// How long the check that a new door is reachable may take.
 const READY_WAIT_S_MAX: u64 = 10;
 /// Pause between two such checks.
@@ -65,7 +68,7 @@ impl Answer {
 
     /// An error: `code` as in HTTP, `text` in the header (its first line) and in the body (whole).
     pub fn error(code: u16, text: &str) -> Self {
-        let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(512).collect();
+        let line = one_line(text, ERROR_LINE_CHARS_MAX);
         let answer = Self { body: text.to_owned().into(), failed: true, ..Self::default() };
         answer.header("Nats-Service-Error", &line).header("Nats-Service-Error-Code", &code.to_string())
     }

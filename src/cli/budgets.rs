@@ -28,14 +28,8 @@ pub(super) fn budgets(file: &File, roles: &RoleSet, exchanges_max: Option<usize>
     if named.exchanges.or(filed.exchanges).is_some() {
         return Err(usage("the operator's budget of exchanges is exchanges_max (OARLOCK_EXCHANGES_MAX); set that"));
     }
-    let Budgets { run, .. } = Budgets::default();
-    let run = Budget {
-        exchanges: exchanges_max.map(|max| max as u64),
-        tasks: named.tasks.or(filed.tasks).or(run.tasks),
-        time_s: named.time_s.or(filed.time_s).or(run.time_s),
-        tokens: named.tokens.or(filed.tokens).or(run.tokens),
-        usd: named.usd.or(filed.usd).or(run.usd),
-    };
+    let run = named.or(filed).or(Budgets::default().run);
+    let run = Budget { exchanges: exchanges_max.map(|max| max as u64), ..run };
     if let Some(tasks) = run.tasks.filter(|tasks| *tasks > limits::PLAN_TASKS_MAX as u64) {
         return Err(usage(format!("budget tasks is {tasks}, more than plan_tasks_max {}", limits::PLAN_TASKS_MAX)));
     }

@@ -10,6 +10,7 @@ use super::control;
 use super::exit::{Exit, ended};
 use super::talk::say;
 use crate::store::Store;
+use crate::wire::one_line;
 
 /// Characters of a failure that its line shows.
 const WHY_CHARS: usize = 80;
@@ -44,8 +45,7 @@ async fn list(config: &Config, json: bool) -> anyhow::Result<()> {
     out(&format!("{:<34} {:<13}{:>8}  WHY", "RUN/TASK", "ROLE", "TIMES"))?;
     for (letter, _) in letters {
         let name = format!("{}/{}", letter.run, letter.task);
-        let plain = letter.failure.message.replace(char::is_control, " ");
-        let why: String = plain.chars().take(WHY_CHARS).collect();
+        let why = one_line(&letter.failure.message, WHY_CHARS);
         out(&format!("{name:<34} {:<13}{:>8}  {why}", letter.role.name(), letter.deliveries))?;
     }
     Ok(())

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::bus::BusError;
 use crate::store::StoreError;
+use crate::wire::readable;
 
 /// The ends that a script can tell apart. 0 is success, 2 also what the parser gives for wrong usage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +43,7 @@ pub(super) fn ended(exit: Exit, message: impl Into<String>) -> anyhow::Error {
 /// Prints an error with its causes, once, and tells the exit code.
 pub(super) fn report(error: &anyhow::Error) -> ExitCode {
     // Some of it may be a model's words; what would be commands to a terminal is left out.
-    let text = format!("{error:#}").replace(|c: char| c.is_control() && c != '\n', " ");
+    let text = readable(&format!("{error:#}"));
     let next = next_step(error).map(|next| format!("\n  next: {next}")).unwrap_or_default();
     eprintln!("oarlock: {text}{next}");
     ExitCode::from(Exit::of(error) as u8)

@@ -15,7 +15,7 @@ use super::config::Config;
 use super::show::no_run;
 use crate::bus::{Bus, Kept};
 use crate::store::Store;
-use crate::wire::{Event, EventKind, RunId};
+use crate::wire::{Event, EventKind, RunId, one_line};
 
 /// How often the events are looked at when nothing is heard.
 const LOOK_MS: u64 = 500;
@@ -108,7 +108,7 @@ fn as_json(kept: &Kept, event: &Event) -> anyhow::Result<String> {
 pub(super) fn line(kept: &Kept, event: &Event) -> String {
     let moment = moment(kept.at);
     let time = moment.split_once('T').map_or(moment.as_str(), |(_, time)| time.get(..12).unwrap_or(time));
-    let text = event.text.replace(char::is_control, " ");
+    let text = one_line(&event.text, usize::MAX);
     let task = match (&event.task, event.attempt) {
         (Some(task), Some(attempt)) if attempt > 1 => format!("{task} #{attempt}"),
         (Some(task), _) => task.to_string(),

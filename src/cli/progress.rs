@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use super::story::{first_line, tree};
 use super::talk::{is_quiet, on_err, plain, say, say_marked};
 use crate::store::Store;
-use crate::wire::{Event, EventKind, Plan, Role, RunId, TaskId, TaskStatus, TaskView};
+use crate::wire::{Event, EventKind, Plan, Role, RunId, TaskId, TaskStatus, TaskView, one_line};
 
 /// Pace of the spinners.
 const TICK_MS: u64 = 120;
@@ -43,7 +43,7 @@ impl Progress {
                 tokio::select! {
                     message = events.next() => match message.as_ref().map(|m| serde_json::from_slice::<Event>(&m.payload)) {
                         Some(Ok(event)) if event.kind == EventKind::Planned => {
-                            screen.line(&format!("  plan: {}", one_line(&event.text)), "");
+                            screen.line(&format!("  plan: {}", one_line(&event.text, WORDS_CHARS)), "");
                             // Told as it is read: what happens meanwhile waits in the subscription.
                             let reading = tokio::time::timeout(Duration::from_millis(PLAN_MS_MAX), plan(&store, &run));
                             if let Ok(Some(plan)) = reading.await { screen.plan(&plan) }
@@ -89,7 +89,7 @@ impl Screen {
 
     /// Shows one event; true when it was the run's last.
     fn show(&mut self, event: &Event) -> bool {
-        let text = one_line(&event.text);
+        let text = one_line(&event.text, WORDS_CHARS);
         match (event.kind, &event.task, event.attempt) {
             (EventKind::Claimed, ..) => self.line(&format!("  · {text}"), "·"),
             (EventKind::Finished, ..) => return true,
@@ -162,7 +162,11 @@ impl Screen {
             let task = &tasks[index];
             let name = format!("{prefix}{}", task.id);
             self.line(
-                &format!("    {name:<14} {:<12} {}", task.role.name(), one_line(&first_line(&task.description))),
+                &format!(
+                    "    {name:<14} {:<12} {}",
+                    task.role.name(),
+                    one_line(&first_line(&task.description), WORDS_CHARS)
+                ),
                 "",
             );
         }
@@ -184,12 +188,4 @@ fn label(event: &Event, task: &TaskId, attempt: u32) -> String {
     let role = event.role.map(|role| role.name()).unwrap_or_default();
     let task = if attempt > 1 { format!("{task} #{attempt}") } else { task.to_string() };
     format!("{task:<9} {role:<11}")
-}
-
-fn one_line(text: &str) -> String {
-    let words: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    match words.char_indices().nth(WORDS_CHARS) {
-        Some((end, _)) => format!("{}…", &words[..end]),
-        None => words,
-    }
 }

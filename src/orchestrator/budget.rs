@@ -110,9 +110,8 @@ impl Budgets {
 fn refused(facts: &Facts, job: &Job) -> Option<Purse> {
     let before = facts.before(&job.task, job.attempt)?;
     before.failure().filter(|failure| failure.kind == FailureKind::BudgetExceeded)?;
-    let of_it = facts.requests.iter().map(|entry| &entry.message.metadata);
-    let mut of_it = of_it.filter(|about| about.task == job.task && about.attempt == before.attempt);
-    Some(Purse::reserved(of_it.next()?.budget))
+    let request = facts.request_of(&job.task, before.attempt)?;
+    Some(Purse::reserved(request.message.metadata.budget))
 }
 
 /// How many of the plan's tasks have a good reply.
@@ -219,7 +218,7 @@ impl Drive<'_> {
         })?;
         let mut granted = granted.into_iter();
         let allowance = |(job, _, known): &(Job, Task, bool)| match known {
-            true => Some(self.request_of(&job.task, job.attempt)?.message.metadata.budget.unwrap_or_default()),
+            true => Some(self.facts.request_of(&job.task, job.attempt)?.message.metadata.budget.unwrap_or_default()),
             false => granted.next().flatten(),
         };
         Ok(tasks.iter().map(allowance).collect())

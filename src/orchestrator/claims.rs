@@ -2,6 +2,8 @@
 //! in other words is not seen, and one that is doubtful (a wish, a condition, an order) is none: what is found is meant to be
 //! held against what is stored, and a false alarm costs more trust than a miss.
 
+use crate::wire::one_line;
+
 /// Claims of one text that are looked at.
 const CLAIMS_MAX: usize = 20;
 /// Bytes of a text that are looked at.
@@ -79,11 +81,7 @@ fn words(clause: &str) -> Vec<String> {
 
 fn quote(clause: &str) -> String {
     const QUOTE_CHARS_MAX: usize = 100;
-    let plain: String = clause.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    match plain.char_indices().nth(QUOTE_CHARS_MAX) {
-        Some((end, _)) => format!("{}…", &plain[..end]),
-        None => plain,
-    }
+    one_line(clause, QUOTE_CHARS_MAX)
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ use super::evidence::no_evidence;
 use super::facts::Facts;
 use super::next::{Attempts, checks_of, rejects, targets};
 use crate::wire::{
-    AnswerVerdict, Answers, FilePath, Outcome, Plan, PlanTask, Reply, Report, Role, TaskId, TestReport, limits,
+    AnswerVerdict, Answers, FilePath, Outcome, Plan, PlanTask, Reply, Report, Role, TaskId, TestReport, ends_with_path,
+    limits,
 };
 
 /// Bytes of one doubt.
@@ -95,12 +96,7 @@ fn of_prose(facts: &Facts, plan: &Plan, reply: &Reply) -> Option<String> {
 fn missing_files(facts: &Facts, reply: &Reply) -> Vec<String> {
     let stored = facts.results.values().flat_map(Reply::artifacts).chain(&facts.goal.attachments);
     let known: Vec<&FilePath> = stored.map(|file| &file.path).collect();
-    let there = |name: &String| {
-        known.iter().any(|path| {
-            let path = path.as_str().to_lowercase();
-            path == *name || path.strip_suffix(name.as_str()).is_some_and(|folder| folder.ends_with('/'))
-        })
-    };
+    let there = |name: &String| known.iter().any(|path| ends_with_path(&path.as_str().to_lowercase(), name));
     let missing = files_written(reply.text()).into_iter().filter(|name| !there(name));
     missing.map(|name| format!("it says that {name} was written, and no such file is stored")).collect()
 }

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use crate::store::{Heard, HistoryEntry, Store, StoreError};
 use crate::wire::{
     Artifact, Goal, Message, Outcome, Plan, Reply, Restart, Role, RunId, RunRecord, StateVerdict, StateView, TaskId,
+    Usage,
 };
 
 /// One attempt of a task.
@@ -125,6 +126,13 @@ impl Facts {
         let is_it =
             |entry: &&HistoryEntry| entry.message.metadata.task == *task && entry.message.metadata.attempt == attempt;
         self.requests.iter().find(is_it)
+    }
+
+    /// What the attempts of each role took.
+    pub(super) fn usages(&self) -> BTreeMap<Role, Usage> {
+        let mut usages: BTreeMap<Role, Usage> = BTreeMap::new();
+        self.results.values().for_each(|reply| *usages.entry(reply.role).or_default() += reply.usage);
+        usages
     }
 
     /// The reply to an attempt.

@@ -133,9 +133,7 @@ impl Ledger {
         for role in Role::ALL {
             ledger.roles.insert(role, Scope { limit: roles(role), ..Scope::default() });
         }
-        let mut usages: BTreeMap<Role, Usage> = BTreeMap::new();
-        facts.results.values().for_each(|reply| *usages.entry(reply.role).or_default() += reply.usage);
-        for (role, usage) in usages {
+        for (role, usage) in facts.usages() {
             let before = facts.restart.spent.get(&role).map(Purse::of).unwrap_or_default();
             let spent = Purse::of(&usage).minus(before);
             ledger.each(role, |scope| scope.spent = scope.spent.plus(spent));

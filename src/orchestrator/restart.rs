@@ -9,7 +9,7 @@ use super::facts::Facts;
 use super::gates;
 use super::next::{newest_built_on, rejects, targets};
 use super::planning::completed as with_checks;
-use crate::wire::{Outcome, Plan, PlanTask, Restart, Role, TaskId, Usage};
+use crate::wire::{Outcome, Plan, PlanTask, Restart, TaskId};
 
 /// A retry that makes no sense, in words for the person who asked.
 pub(super) type Refusal = String;
@@ -18,8 +18,7 @@ pub(super) type Refusal = String;
 /// force from now on, which may be another one than before.
 pub(super) fn restart(facts: &Facts, plan: Option<&Plan>, from: Option<&TaskId>) -> Result<Restart, Refusal> {
     let messages = facts.requests.len();
-    let mut spent: BTreeMap<Role, Usage> = BTreeMap::new();
-    facts.results.values().for_each(|reply| *spent.entry(reply.role).or_default() += reply.usage);
+    let spent = facts.usages();
     let (Some(plan), false) = (plan, from == Some(&TaskId::plan())) else {
         return match from {
             Some(task) if *task != TaskId::plan() => Err(format!("the run has no plan, so no task {task}")),

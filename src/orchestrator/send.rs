@@ -53,10 +53,10 @@ impl Drive<'_> {
         if let Err(lost) = self.lease.hold(&self.of.store).await? {
             return Ok(Err(Unsent::Lost(lost)));
         }
-        let (root, run, tasks_max) = (&self.of.bus.root, &self.lease.run, self.budget().tasks);
-        let dispatch = Dispatch { root, run, facts: &self.facts, attempts: &attempts, tasks_max };
+        let dispatch = self.dispatch(&attempts);
         let made = |job: Job| {
-            let (task, known) = (dispatch.task(&job, self.of.limit(job.role)), self.request_of(&job.task, job.attempt));
+            let (task, known) =
+                (dispatch.task(&job, self.of.limit(job.role)), self.facts.request_of(&job.task, job.attempt));
             (job, task, known.is_some())
         };
         let made: Vec<(Job, Task, bool)> = jobs.into_iter().map(made).collect();
@@ -64,20 +64,21 @@ impl Drive<'_> {
             Ok(granted) => granted,
             Err(failure) => return Ok(Err(Unsent::Failed(failure))),
         };
-        let mut tasks = Vec::new();
+        // The others wait until something is given back of the run's budget.
+        let funded = made.into_iter().zip(granted).filter(|(_, budget)| budget.is_some());
+        let tasks: Vec<(Job, Task, Message, bool)> = funded
+            .map(|((job, task, known), budget)| {
+                let task = Task { budget, ..task };
+                let message = dispatch.message(&task);
+                (job, task, message, known)
+            })
+            .collect();
         let bounds = self.loop_bounds();
         self.loops.catch_up(self.facts.messages());
-        for ((job, task, known), budget) in made.into_iter().zip(granted) {
-            // Until something is given back of the run's budget.
-            if budget.is_none() {
-                continue;
-            }
-            let task = Task { budget, ..task };
-            let message = dispatch.message(&task);
-            if !known && let Err(found) = self.loops.admit(&message, bounds) {
+        for (_, _, message, _) in tasks.iter().filter(|(.., known)| !known) {
+            if let Err(found) = self.loops.admit(message, bounds) {
                 return Ok(Err(Unsent::Failed(found.into())));
             }
-            tasks.push((job, task, message, known));
         }
         self.publish(tasks, now).await.map(Ok)
     }
@@ -125,7 +126,8 @@ impl Drive<'_> {
     /// What was done was asked for: an entry of the history whose write failed while its task got through is written now.
     pub(super) async fn fill_history(&mut self) -> Result<(), StoreError> {
         let missing = |reply: &&Reply| {
-            matches!(reply.outcome, Outcome::Completed { .. }) && self.request_of(&reply.task, reply.attempt).is_none()
+            matches!(reply.outcome, Outcome::Completed { .. })
+                && self.facts.request_of(&reply.task, reply.attempt).is_none()
         };
         let done: Vec<&Reply> = self.facts.results.values().filter(missing).collect();
         if done.is_empty() {
@@ -166,7 +168,7 @@ impl Drive<'_> {
 
     /// When an attempt was asked for, by whichever holder; `now` when nobody has yet. Both times are the server's.
     fn asked_at(&self, job: &Job, now: i64) -> i64 {
-        self.request_of(&job.task, job.attempt).map_or(now, |entry| entry.at)
+        self.facts.request_of(&job.task, job.attempt).map_or(now, |entry| entry.at)
     }
 
     /// What is left of the pause before an attempt.
@@ -279,10 +281,6 @@ impl Drive<'_> {
         let max = self.of.settings.exchanges_max.unwrap_or(scaled);
         let asked = self.facts.goal.budget.exchanges.and_then(|asked| usize::try_from(asked).ok());
         asked.map_or(max, |asked| max.min(asked))
-    }
-
-    pub(super) fn request_of(&self, task: &TaskId, attempt: u32) -> Option<&HistoryEntry> {
-        self.facts.request_of(task, attempt)
     }
 
     /// Attempts that this holder sent and that have no answer.

@@ -45,7 +45,7 @@ impl Default for CanaryRule {
 
 impl CanaryRule {
     /// The number that chooses the fault for a task whose tests have passed; `None` when it gets none.
-    fn choice(&self, task: &Task) -> Option<u64> {
+    pub(super) fn choice(&self, task: &Task) -> Option<u64> {
         let hash = ContentHash::of(format!("canary.{}.{}.{}", task.run, task.id, task.attempt).as_bytes());
         let (draw, choice) = hash.as_str().split_at(8);
         let draw = f64::from(u32::from_str_radix(draw, 16).ok()?) / f64::from(u32::MAX);
@@ -53,17 +53,16 @@ impl CanaryRule {
     }
 }
 
-/// Runs the tests of `files`, which took `took` and passed, with a known fault; `None` when none is due, there is no time or no
-/// place for one, or the run showed nothing either way.
+/// Runs the tests of `files`, which took `took` and passed, with a known fault, the one of `choice`; `None` when there is no
+/// time or no place for one, or the run showed nothing either way.
 pub(super) async fn fly(
-    rule: &CanaryRule,
+    choice: u64,
     sandbox: &Sandbox,
     limits: &Limits,
     briefing: &Briefing,
     files: &BTreeMap<String, Vec<u8>>,
     took: Duration,
 ) -> Option<Canary> {
-    let choice = rule.choice(&briefing.task)?;
     let faulty = with_fault(files, choice)?;
     let wall = limits.wall.min(took * LONGER + Duration::from_secs(LONGER_S));
     let left = Duration::from_millis(briefing.task.limit_ms).saturating_sub(briefing.started.elapsed());

@@ -2,6 +2,8 @@
 //! what pytest printed: each error has a section with a traceback, and the last place in it that is a file of ours is the
 //! one that broke.
 
+use crate::wire::ends_with_path;
+
 /// How pytest begins the section of a file that it could not collect.
 const HEADER: &str = "ERROR collecting ";
 
@@ -43,8 +45,7 @@ fn place(line: &str) -> Option<&str> {
 
 /// The file of the workspace that is meant; a traceback may name it with the folder that it was run in.
 fn known<'a>(path: &str, names: &[&'a str]) -> Option<&'a str> {
-    let fits = |name: &&&str| path == **name || path.strip_suffix(**name).is_some_and(|folder| folder.ends_with('/'));
-    names.iter().filter(fits).max_by_key(|name| name.len()).copied()
+    names.iter().filter(|name| ends_with_path(path, name)).max_by_key(|name| name.len()).copied()
 }
 
 #[cfg(test)]
@@ -63,13 +64,14 @@ mod tests {
     fn the_last_place_of_ours_in_the_traceback_is_the_one_that_broke() {
         let importing = "/usr/lib/python3.11/importlib/__init__.py:126: in import_module\n    return x\ntest_made.py:1: in <module>\n    from made import nope\n";
         for (traceback, own) in [
-            (format!("{importing}E   ImportError: cannot import name 'nope' from 'made' (/work/made.py)"), true),
+            (format!("{importing}E   ImportError: cannot import name 'nope' from 'made' (/workspace/made.py)"), true),
             (format!("{importing}made.py:3: in <module>\n    x = y\nE   NameError: name 'y' is not defined"), false),
             (
-                "E     File \"/work/test_made.py\", line 3\nE       def (\nE   SyntaxError: invalid syntax".to_owned(),
+                "E     File \"/workspace/test_made.py\", line 3\nE       def (\nE   SyntaxError: invalid syntax"
+                    .to_owned(),
                 true,
             ),
-            (format!("{importing}E     File \"/work/made.py\", line 3\nE   SyntaxError: invalid syntax"), false),
+            (format!("{importing}E     File \"/workspace/made.py\", line 3\nE   SyntaxError: invalid syntax"), false),
             ("E   nothing to be seen".to_owned(), true),
         ] {
             let output = section("test_made.py", &traceback);

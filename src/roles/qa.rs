@@ -67,8 +67,9 @@ impl Tester {
 
     /// What became of a known fault in a copy of the code, whose tests have passed.
     async fn canary(&self, briefing: &Briefing, files: &FileSet, passed: &TestRun) -> Option<Canary> {
+        let choice = self.canary.choice(&briefing.task)?;
         let sandbox = self.sandbox().await.ok()?;
-        canary::fly(&self.canary, sandbox, &self.limits, briefing, &named(files), passed.wall).await
+        canary::fly(choice, sandbox, &self.limits, briefing, &named(files), passed.wall).await
     }
 }
 

@@ -8,8 +8,7 @@ use serde_json::{Map, Value};
 
 use super::ToolError;
 use super::grant::is_tool_name;
-use super::text::{one_line, readable};
-use crate::wire::limits;
+use crate::wire::{limits, one_line, readable};
 
 /// Tools that are taken from one server.
 const TOOLS_MAX: usize = 256;

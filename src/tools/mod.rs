@@ -32,6 +32,7 @@ pub use text::RESULT_BYTES_MAX;
 
 use self::listing::ListedTool;
 use self::server::McpServer;
+use crate::wire::one_line;
 
 /// Tools that one role is offered at the same time; a model chooses badly among more.
 pub const OFFERED_MAX: usize = 64;
@@ -109,7 +110,7 @@ impl Offer {
     /// [`ToolError::NotOffered`], also for a tool that exists and is not allowed.
     pub fn tool(&self, name: &str) -> Result<&OfferedTool, ToolError> {
         let found = self.tools.iter().find(|tool| tool.name() == name);
-        found.ok_or_else(|| ToolError::NotOffered { tool: text::one_line(name, NAME_SHOWN_CHARS_MAX) })
+        found.ok_or_else(|| ToolError::NotOffered { tool: one_line(name, NAME_SHOWN_CHARS_MAX) })
     }
 }
 

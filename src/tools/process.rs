@@ -11,7 +11,7 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::watch;
 
 use super::spec::ServerSpec;
-use super::text::one_line;
+use crate::wire::one_line;
 
 /// First argument that makes any of our executables the keeper.
 const KEEPER_VERB: &str = "tool-server";

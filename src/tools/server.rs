@@ -15,8 +15,9 @@ use super::flow::Flow;
 use super::listing::{self, ListedTool};
 use super::process::Process;
 use super::spec::ServerSpec;
-use super::text::{self, one_line};
+use super::text;
 use super::{ToolAnswer, ToolError};
+use crate::wire::one_line;
 
 /// Bytes of one message of a server; a longer one is dropped, and its call gets no answer.
 const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;

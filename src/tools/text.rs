@@ -3,7 +3,7 @@
 use rmcp::model::{CallToolResult, ContentBlock, ResourceContents};
 
 use super::ToolAnswer;
-use crate::wire::{acts, limits};
+use crate::wire::{limits, one_line, readable};
 
 /// Bytes of one result's text that are kept.
 pub const RESULT_BYTES_MAX: usize = 16 * 1024;
@@ -44,22 +44,6 @@ fn block(block: &ContentBlock) -> String {
 
 fn not_text(what: &str, kind: &str, bytes: usize) -> String {
     format!("({what}, {}, {bytes} bytes in base64, left out)", one_line(kind, WORD_CHARS_MAX))
-}
-
-/// `text` without control characters but line breaks and tabs, and without characters that are invisible or turn the
-/// direction of writing: what a person sees of it is what a model reads.
-pub(super) fn readable(text: &str) -> String {
-    text.replace("\r\n", "\n").chars().filter(|c| *c == '\n' || *c == '\t' || !acts(*c)).collect()
-}
-
-/// The first `chars_max` characters of a text, on one line.
-pub(super) fn one_line(text: &str, chars_max: usize) -> String {
-    let start: String = text.chars().take(4 * chars_max).collect();
-    let line = readable(&start).split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(chars_max) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
-    }
 }
 
 #[cfg(test)]

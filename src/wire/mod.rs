@@ -32,7 +32,7 @@ pub use failure::{Failure, FailureKind, Retry};
 pub use goal::{Attachment, AttachmentBody, Goal, GoalError, GoalRequest};
 pub use id::{BadId, ContentHash, ItemId, RunId, TaskId, VoterId, run_and_task};
 pub use message::{Message, MessageType, Metadata, Party};
-pub use path::{BadPath, FilePath, clashes};
+pub use path::{BadPath, FilePath, clashes, ends_with_path};
 pub use people::{Approve, Gates, Input, ItemView, Note, Otherwise, Said, Vote};
 pub use plan::{Plan, PlanTask};
 pub use report::{
@@ -47,7 +47,7 @@ pub use state::{
 };
 pub use subject::Root;
 pub use task::{Artifact, Ask, Content, ContextItem, Reply, Task};
-pub use text::acts;
+pub use text::{acts, one_line, readable};
 pub use usage::Usage;
 
 /// The version that every wire type of this build carries in its field `v`.

@@ -78,6 +78,11 @@ fn name_fault(name: &str) -> Option<&'static str> {
     }
 }
 
+/// True when the last names of `path` are those of `end`: `src/made.py` ends with `made.py`, and `remade.py` does not.
+pub fn ends_with_path(path: &str, end: &str) -> bool {
+    path.strip_suffix(end).is_some_and(|folder| folder.is_empty() || folder.ends_with('/'))
+}
+
 /// Names of a set that cannot stand side by side, one sentence each: the same name twice, one that differs from another only
 /// in case, a file that is another's folder.
 pub fn clashes<'a>(paths: impl Iterator<Item = &'a FilePath>) -> Vec<String> {

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ContentHash, ItemId, Plan, Role, TaskId, VoterId, WIRE_VERSION, limits};
+use super::{ContentHash, ItemId, Plan, Role, TaskId, VoterId, WIRE_VERSION, limits, one_line};
 
 /// Which results of a run wait for people, as its goal says it. A role file can ask for its own with `approve: true`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,8 +164,7 @@ impl Gates {
 impl Input {
     /// An input of this build's version. Of `by`, control characters and what is over its bound are left out.
     pub fn new(item: ItemId, by: &str, says: Said) -> Self {
-        let plain: String = by.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        let plain = plain.trim();
+        let plain = one_line(by, limits::WHO_BYTES_MAX);
         let by = &plain[..plain.floor_char_boundary(limits::WHO_BYTES_MAX)];
         let by = if by.is_empty() { "somebody" } else { by };
         Self { v: WIRE_VERSION, item, by: by.to_owned(), says }

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use oarlock::bus::{PAUSE_S_MAX, Queue, StreamSettings};
-use oarlock::wire::{EventKind, FailureKind, Outcome, Role, RunStatus, TokenEvent};
+use oarlock::wire::{EventKind, FailureKind, Outcome, Role, RunStatus, Task, TokenEvent};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
@@ -27,7 +27,7 @@ async fn paused(server: &TestServer, role: Role) -> Duration {
     Duration::from_nanos(u64::try_from(left).unwrap_or(0))
 }
 
-async fn reply_text(server: &TestServer, work: &oarlock::wire::Task) -> String {
+async fn reply_text(server: &TestServer, work: &Task) -> String {
     let to = subject_of(work);
     until("a reply", async || server.store.results.get(&to).await.unwrap().is_some()).await;
     let reply = server.store.results.get(&to).await.unwrap().unwrap();
@@ -212,6 +212,19 @@ async fn a_shorter_pause_does_not_take_the_place_of_a_longer_one_as_a_rule() {
     assert_eq!(paused(&server, Role::Qa).await, Duration::ZERO, "other roles go on");
 }
 
+/// A synthesizer whose model has written its first words, its task, and what is heard of them.
+async fn writing(server: &TestServer, model: &Aimock) -> (Worker, Task, Ear) {
+    let mut worker = Worker::spawn(server, Role::Synthesizer, |command| {
+        command.args(["--model", "openai/gpt-test", "--base-url", &model.url]);
+    });
+    worker.ready(server).await;
+    let tokens = Ear::on(server, "oarlock.event.*.token").await;
+    let work = task(Role::Synthesizer, "Write the README", LIMIT);
+    enqueue(server, &work).await;
+    until("the first words", async || !tokens.all().is_empty()).await;
+    (worker, work, tokens)
+}
+
 /// The whole way: a server of other people's streams, the role passes it on, nobody keeps it.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_model_writes_is_heard_while_it_writes_and_not_kept() {
@@ -220,14 +233,7 @@ async fn what_a_model_writes_is_heard_while_it_writes_and_not_kept() {
         "streamingProfile": {"ttft": 50, "tps": 20}, "chunkSize": 10}]);
     let Some(aimock) = Aimock::start(fixture).await else { return };
     let server = TestServer::start().await;
-    let mut worker = Worker::spawn(&server, Role::Synthesizer, |command| {
-        command.args(["--model", "openai/gpt-test", "--base-url", &aimock.url]);
-    });
-    worker.ready(&server).await;
-    let tokens = Ear::on(&server, "oarlock.event.*.token").await;
-    let work = task(Role::Synthesizer, "Write the README", LIMIT);
-    enqueue(&server, &work).await;
-    until("the first words", async || !tokens.all().is_empty()).await;
+    let (_worker, work, tokens) = writing(&server, &aimock).await;
     assert!(server.store.results.get(&subject_of(&work)).await.unwrap().is_none(), "they come before the reply");
     let answer = reply_text(&server, &work).await;
     let done = Instant::now();
@@ -267,14 +273,7 @@ async fn a_server_that_stands_still_stops_no_model() {
     let Some(aimock) = Aimock::start(fixture).await else { return };
     let settings = StreamSettings { ack_wait: Duration::from_secs(60), ..StreamSettings::default() };
     let server = TestServer::with(&settings).await;
-    let mut worker = Worker::spawn(&server, Role::Synthesizer, |command| {
-        command.args(["--model", "openai/gpt-test", "--base-url", &aimock.url]);
-    });
-    worker.ready(&server).await;
-    let tokens = Ear::on(&server, "oarlock.event.*.token").await;
-    let work = task(Role::Synthesizer, "Write the README", LIMIT);
-    enqueue(&server, &work).await;
-    until("the first words", async || !tokens.all().is_empty()).await;
+    let (_worker, work, _tokens) = writing(&server, &aimock).await;
     let still = Instant::now();
     signal(&server, "STOP");
     until("the server to have stood still", async || still.elapsed() > STILL).await;

@@ -29,10 +29,9 @@ pub async fn submit(server: &TestServer, gates: Value) -> RunId {
 
 /// Waits until nobody holds the run, because it waits for a person.
 pub async fn parked(server: &TestServer, run: &RunId) -> RunRecord {
-    until("the run to be parked", async || record(server, run).await.status == RunStatus::InputRequired).await;
-    let parked = record(server, run).await;
-    assert_eq!(parked.owner, None);
-    parked
+    let waits = |record: &RunRecord| record.status == RunStatus::InputRequired && record.owner.is_none();
+    until("the run to be parked", async || waits(&record(server, run).await)).await;
+    record(server, run).await
 }
 
 pub async fn over(server: &TestServer, run: &RunId) -> RunStatus {

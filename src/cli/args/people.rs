@@ -8,20 +8,23 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use super::seconds;
 use crate::wire::{Approve, Gates, Otherwise, RunId, limits};
 
+/// What `--help` calls these flags.
+const HEADING: &str = "What waits for people";
+
 #[derive(Args, Clone, Debug)]
 pub(in crate::cli) struct GateArgs {
     /// What waits for a person before the run goes on: nothing, the plan, or the plan and every result
-    #[arg(long, value_name = "WHAT", default_value = "none",
+    #[arg(long, help_heading = HEADING, value_name = "WHAT", default_value = "none",
         value_parser = PossibleValuesParser::new(["none", "plan", "all"]).try_map(|word| word_of::<Approve>(&word)))]
     pub(in crate::cli) approve: Approve,
     /// How many people must say the same
-    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(long, help_heading = HEADING, value_name = "N", default_value = "1")]
     pub(in crate::cli) quorum: u32,
     /// Seconds after which the default stands [default: a week]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, help_heading = HEADING, value_name = "SECONDS", value_parser = seconds)]
     pub(in crate::cli) approve_within: Option<Duration>,
     /// What stands when nobody decided in time: reject ends the run
-    #[arg(long, value_name = "WHAT", default_value = "reject",
+    #[arg(long, help_heading = HEADING, value_name = "WHAT", default_value = "reject",
         value_parser = PossibleValuesParser::new(["reject", "approve"]).try_map(|word| word_of::<Otherwise>(&word)))]
     pub(in crate::cli) approve_default: Otherwise,
 }
