@@ -5,6 +5,7 @@ use std::io::Write;
 use anyhow::Context;
 
 use super::args::{DemoArgs, DemoName};
+use super::asking::Person;
 use super::config::Config;
 use super::fleet::{ModelSource, Place};
 use super::run::{Delivery, Submission, on_interrupt, with_local_fleet};
@@ -37,7 +38,14 @@ pub(super) async fn demo(config: &Config, args: DemoArgs) -> anyhow::Result<()> 
     let mut script = tempfile::NamedTempFile::with_prefix("oarlock-demo-").context("make a temporary file")?;
     script.write_all(demo.script.as_bytes()).context("write the recorded replies")?;
     let on_interrupt = on_interrupt(config, None)?;
-    let delivery = Delivery { out: args.out, json: args.json, timeout: None, kept: false, on_interrupt };
+    let delivery = Delivery {
+        out: args.out,
+        json: args.json,
+        timeout: None,
+        kept: false,
+        on_interrupt,
+        person: Person::at_terminal(config),
+    };
     let source = ModelSource::Script(script.path().to_owned());
     with_local_fleet(config, Place::Private, source, &Submission::of(demo.goal), &delivery).await
 }

@@ -20,13 +20,19 @@ pub(super) fn edited(config: &Config, plan: &Plan) -> anyhow::Result<(Plan, Name
         let why = "--edit opens an editor, and --no-input asks nobody; send the plan over oarlock.control instead";
         return Err(ended(Exit::Usage, why));
     }
-    let editor = config
-        .editor
-        .clone()
-        .ok_or_else(|| ended(Exit::Usage, "--edit needs VISUAL or EDITOR; for example: EDITOR=vi oarlock …"))?;
+    opened(config.editor.as_deref(), plan)
+}
+
+/// The same where somebody is known to be there.
+///
+/// # Errors
+/// As above.
+pub(super) fn opened(editor: Option<&str>, plan: &Plan) -> anyhow::Result<(Plan, NamedTempFile)> {
+    let editor =
+        editor.ok_or_else(|| ended(Exit::Usage, "--edit needs VISUAL or EDITOR; for example: EDITOR=vi oarlock …"))?;
     let file = tempfile::Builder::new().prefix("oarlock-plan-").suffix(".json").tempfile().context("make a file")?;
     std::fs::write(file.path(), serde_json::to_string_pretty(plan)?).context("write the plan")?;
-    match edit(&editor, file.path()) {
+    match edit(editor, file.path()) {
         Ok(plan) => Ok((plan, file)),
         Err(error) => Err(kept(ended(Exit::Usage, format!("{error:#}")), file)?),
     }
@@ -34,9 +40,14 @@ pub(super) fn edited(config: &Config, plan: &Plan) -> anyhow::Result<(Plan, Name
 
 /// The same end, and where to find what the person wrote.
 pub(super) fn kept(error: anyhow::Error, file: NamedTempFile) -> anyhow::Result<anyhow::Error> {
-    let (_, place) = file.keep().context("keep what you wrote")?;
-    say(&format!("what you wrote is in {}", place.display()));
+    say(&place(file)?);
     Ok(error)
+}
+
+/// Keeps what the person wrote, and says where.
+pub(super) fn place(file: NamedTempFile) -> anyhow::Result<String> {
+    let (_, place) = file.keep().context("keep what you wrote")?;
+    Ok(format!("what you wrote is in {}", place.display()))
 }
 
 /// Runs the editor as a shell would, because EDITOR may carry arguments, and reads what it left.

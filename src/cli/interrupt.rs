@@ -6,18 +6,30 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::OnInterrupt;
+use super::asking::how;
 use super::cancel::cancel_run;
 use super::exit::{Exit, ended};
 use super::talk::say;
+use super::typed::Line;
 use crate::bus::Bus;
-use crate::wire::RunId;
+use crate::wire::{ItemId, RunId};
 
 /// How long the question waits for an answer before the run is left to the fleet.
 const ANSWER_WAIT_S_MAX: u64 = 60;
 
 /// Deals with the run as was chosen, and returns the error that ends the command. `kept` says whether the run can be looked
-/// at afterwards.
-pub(super) async fn interrupted(bus: &Bus, run: &RunId, choice: Option<OnInterrupt>, kept: bool) -> anyhow::Error {
+/// at afterwards, `open` what the person was being asked about: that is left as it is, and how it is answered later is told.
+pub(super) async fn interrupted(
+    bus: &Bus,
+    run: &RunId,
+    choice: Option<OnInterrupt>,
+    kept: bool,
+    open: Option<&ItemId>,
+) -> anyhow::Error {
+    if let (Some(item), None | Some(OnInterrupt::Ask), true) = (open, choice, kept) {
+        let how = how(run, item);
+        return ended(Exit::Interrupted, format!("interrupted; run {run} waits for a person: {how}"));
+    }
     let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
     let choice = choice.unwrap_or(if terminal { OnInterrupt::Ask } else { OnInterrupt::Detach });
     let cancel = match choice {
@@ -44,16 +56,10 @@ pub(super) async fn interrupted(bus: &Bus, run: &RunId, choice: Option<OnInterru
 async fn wants_cancel(run: &RunId) -> bool {
     // Listened for before the question is seen: who answers at once is heard.
     let Ok(mut again) = signal(SignalKind::interrupt()) else { return false };
+    let mut line = Line::read();
     say(&format!("run {run}: [d]etach: it goes on whenever a fleet serves it (default), or [c]ancel it?"));
-    let (told, answer) = tokio::sync::oneshot::channel();
-    // A thread of its own: a read of the terminal cannot be cancelled, and must not hold up the end of the process.
-    std::thread::spawn(move || {
-        let mut line = String::new();
-        let read = std::io::stdin().read_line(&mut line);
-        let _ = told.send(read.is_ok() && line.trim().to_lowercase().starts_with('c'));
-    });
     tokio::select! {
-        answer = answer => answer.unwrap_or(false),
+        answer = line.typed() => answer.is_some_and(|answer| answer.to_lowercase().starts_with('c')),
         _ = again.recv() => false,
         () = tokio::time::sleep(Duration::from_secs(ANSWER_WAIT_S_MAX)) => false,
     }

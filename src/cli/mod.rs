@@ -6,6 +6,7 @@
 mod answer;
 mod args;
 mod artifacts;
+mod asking;
 mod attach;
 mod budgets;
 mod canary;
@@ -42,6 +43,7 @@ mod state;
 mod state_watch;
 mod story;
 mod talk;
+mod typed;
 mod up;
 mod upkeep;
 mod watch;

@@ -18,10 +18,10 @@ use crate::wire::{ItemView, Plan, Report, Role, RunId, TaskId};
 
 /// Something that waits, and whose it is.
 #[derive(serde::Deserialize)]
-struct Waiting {
+pub(super) struct Waiting {
     run: RunId,
     goal: String,
-    waits: ItemView,
+    pub(super) waits: ItemView,
 }
 
 /// Who speaks: as the flag says, or the user of this machine.
@@ -29,7 +29,7 @@ fn who(config: &Config, who: &WhoArgs) -> String {
     who.who.clone().unwrap_or_else(|| config.who.clone())
 }
 
-async fn waiting(bus: &Bus, run: Option<&RunId>) -> anyhow::Result<(Vec<Waiting>, Value)> {
+pub(super) async fn waiting(bus: &Bus, run: Option<&RunId>) -> anyhow::Result<(Vec<Waiting>, Value)> {
     let answer = match run {
         Some(run) => control::ask_each(bus, "inbox", &json!({ "run": run })).await?,
         None => control::ask_each(bus, "inbox", &Value::Null).await?,
@@ -80,21 +80,26 @@ pub(super) async fn approve(config: &Config, args: ApproveArgs) -> anyhow::Resul
     let bus = control::fleet(config).await?;
     let by = who(config, &args.who);
     if !args.edit {
-        return decide(&bus, "approve", &json!({ "run": run, "item": item, "by": by })).await;
+        let said = decide(&bus, "approve", &json!({ "run": run, "item": item, "by": by })).await?;
+        say(&said);
+        return Ok(());
     }
-    let (item, plan) = proposed(&bus, &run, item.as_ref()).await?;
+    let (item, plan) = proposed(&bus, &run, item.as_ref().map(|item| item.as_str())).await?;
     let (plan, file) = edited(config, &plan)?;
     match decide(&bus, "edit", &json!({ "run": run, "item": item.item, "by": by, "plan": plan })).await {
-        Ok(()) => Ok(()),
+        Ok(said) => {
+            say(&said);
+            Ok(())
+        }
         Err(error) => Err(kept(error, file)?),
     }
 }
 
 /// The plan that waits.
-async fn proposed(bus: &Bus, run: &RunId, item: Option<&TaskId>) -> anyhow::Result<(ItemView, Plan)> {
+pub(super) async fn proposed(bus: &Bus, run: &RunId, item: Option<&str>) -> anyhow::Result<(ItemView, Plan)> {
     let (items, _) = waiting(bus, Some(run)).await?;
     let mut plans = items.into_iter().map(|one| one.waits).filter(|one| one.task == TaskId::plan());
-    let fits = |one: &ItemView| item.is_none_or(|item| item.as_str() == one.item.as_str());
+    let fits = |one: &ItemView| item.is_none_or(|item| item == one.item.as_str());
     let missing = || ended(Exit::Conflict, format!("no plan of run {run} waits for a person: oarlock inbox {run}"));
     let view = plans.find(fits).ok_or_else(missing)?;
     let to = TaskSubject { role: Role::Planner, run: run.clone(), task: TaskId::plan(), attempt: view.attempt };
@@ -108,22 +113,26 @@ pub(super) async fn reject(config: &Config, args: RejectArgs) -> anyhow::Result<
     let (run, item) = control::parse(&args.what)?;
     let bus = control::fleet(config).await?;
     let by = who(config, &args.who);
-    decide(&bus, "reject", &json!({ "run": run, "item": item, "by": by, "reason": args.reason })).await
+    let said = decide(&bus, "reject", &json!({ "run": run, "item": item, "by": by, "reason": args.reason })).await?;
+    say(&said);
+    Ok(())
 }
 
-/// Says it, and what came of it.
-pub(super) async fn decide(bus: &Bus, verb: &str, request: &Value) -> anyhow::Result<()> {
+/// Says it at the door; what came of it, in words.
+///
+/// # Errors
+/// What stands instead, or why nobody heard it.
+pub(super) async fn decide(bus: &Bus, verb: &str, request: &Value) -> anyhow::Result<String> {
     let answer = control::ask_each(bus, verb, request).await?;
     let word = |name: &str| answer.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let name = format!("{}/{}", word("run"), word("item"));
-    match word("status").as_str() {
+    Ok(match word("status").as_str() {
         "counted" => {
             let number = |name: &str| answer.get(name).and_then(Value::as_u64).unwrap_or_default();
-            say(&format!("{name}: counted, {} of {} say {verb}", number("votes"), number("quorum")));
+            format!("{name}: counted, {} of {} say {verb}", number("votes"), number("quorum"))
         }
-        status => say(&format!("{name} is {status}")),
-    }
-    Ok(())
+        status => format!("{name} is {status}"),
+    })
 }
 
 pub(super) async fn note(config: &Config, args: NoteArgs) -> anyhow::Result<()> {

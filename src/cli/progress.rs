@@ -1,5 +1,5 @@
 //! What a person sees while a run goes on: its plan, a line for each task that ended, a spinner for each that is under way.
-//! Without a terminal the same lines, and no spinner.
+//! Without a terminal the same lines, and no spinner. While a person is asked something, nothing but lines moves.
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 
 use async_nats::Subscriber;
 use futures::StreamExt;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::asking::{Asking, LOOK_S};
 use super::story::{first_line, tree};
 use super::talk::{is_quiet, on_err, plain, say, say_marked};
 use crate::store::Store;
-use crate::wire::{Event, EventKind, Plan, Role, RunId, TaskId, TaskStatus, TaskView, one_line};
+use crate::wire::{Event, EventKind, ItemId, Plan, Role, RunId, TaskId, TaskStatus, TaskView, one_line};
 
 /// Pace of the spinners.
 const TICK_MS: u64 = 120;
@@ -27,18 +28,20 @@ const LAST_EVENTS_MS: u64 = 300;
 
 /// A progress display that runs beside the wait for the result.
 pub(super) struct Progress {
-    shown: JoinHandle<()>,
+    shown: JoinHandle<Option<ItemId>>,
     finish: oneshot::Sender<()>,
 }
 
 impl Progress {
-    /// Shows the events of a run as they come, and its plan when there is one.
-    pub(super) fn start(mut events: Subscriber, store: &Store, run: &RunId) -> Self {
+    /// Shows the events of a run as they come, and its plan when there is one; what waits for people is asked when there is
+    /// somebody to ask.
+    pub(super) fn start(mut events: Subscriber, store: &Store, run: &RunId, mut asking: Option<Asking>) -> Self {
         let (finish, mut finished) = oneshot::channel::<()>();
         say(&format!("run {run}"));
         let (store, run) = (store.clone(), run.clone());
         let shown = tokio::spawn(async move {
-            let mut screen = Screen::new();
+            let mut screen = Screen::new(asking.is_some());
+            let mut look = tokio::time::interval(Duration::from_secs(LOOK_S));
             loop {
                 tokio::select! {
                     message = events.next() => match message.as_ref().map(|m| serde_json::from_slice::<Event>(&m.payload)) {
@@ -48,25 +51,48 @@ impl Progress {
                             let reading = tokio::time::timeout(Duration::from_millis(PLAN_MS_MAX), plan(&store, &run));
                             if let Ok(Some(plan)) = reading.await { screen.plan(&plan) }
                         },
-                        Some(Ok(event)) => if screen.show(&event) { break },
+                        Some(Ok(event)) => {
+                            if screen.show(&event) { break }
+                            if about_people(event.kind) { screen.ask(&mut asking).await }
+                        },
                         Some(Err(_)) => {}
                         None => break,
                     },
+                    typed = typed(&mut asking) => screen.answer(&mut asking, typed).await,
+                    _ = look.tick() => screen.ask(&mut asking).await,
                     _ = &mut finished => break,
                 }
             }
             screen.clear();
+            asking.as_ref().and_then(Asking::open).cloned()
         });
         Self { shown, finish }
     }
 
-    /// Ends the display, after the last events had a moment to come.
-    pub(super) async fn stop(self) {
+    /// Ends the display, after the last events had a moment to come. Gives what the person was being asked about.
+    pub(super) async fn stop(self) -> Option<ItemId> {
         let Self { mut shown, finish } = self;
-        if tokio::time::timeout(Duration::from_millis(LAST_EVENTS_MS), &mut shown).await.is_err() {
-            let _ = finish.send(());
-            let _ = shown.await;
-        }
+        let last = tokio::time::timeout(Duration::from_millis(LAST_EVENTS_MS), &mut shown).await;
+        let open = match last {
+            Ok(open) => open,
+            Err(_) => {
+                let _ = finish.send(());
+                shown.await
+            }
+        };
+        open.ok().flatten()
+    }
+}
+
+/// True for events after which something else may wait for people.
+fn about_people(kind: EventKind) -> bool {
+    matches!(kind, EventKind::Waiting | EventKind::Escalated | EventKind::Answered)
+}
+
+async fn typed(asking: &mut Option<Asking>) -> Option<String> {
+    match asking {
+        Some(asking) => asking.typed().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -78,13 +104,17 @@ async fn plan(store: &Store, run: &RunId) -> Option<Plan> {
 struct Screen {
     bars: MultiProgress,
     running: HashMap<(TaskId, u32), (ProgressBar, Instant)>,
+    /// True when the spinners are seen.
     live: bool,
+    terminal: bool,
+    /// True when what waits for people is asked.
+    asks: bool,
 }
 
 impl Screen {
-    fn new() -> Self {
-        let live = std::io::stderr().is_terminal() && !is_quiet();
-        Self { bars: MultiProgress::new(), running: HashMap::new(), live }
+    fn new(asks: bool) -> Self {
+        let terminal = std::io::stderr().is_terminal() && !is_quiet();
+        Self { bars: MultiProgress::new(), running: HashMap::new(), live: terminal, terminal, asks }
     }
 
     /// Shows one event; true when it was the run's last.
@@ -100,10 +130,11 @@ impl Screen {
             (EventKind::Doubted, Some(task), Some(attempt)) => {
                 self.line(&format!("  ! {} doubt: {text}", label(event, task, attempt)), "!");
             }
-            (
-                EventKind::Paused | EventKind::Budget | EventKind::Waiting | EventKind::Escalated | EventKind::Answered,
-                ..,
-            ) => self.line(&format!("  · {text}"), "·"),
+            (EventKind::Paused | EventKind::Budget, ..) => self.line(&format!("  · {text}"), "·"),
+            // It is about to be asked.
+            (EventKind::Waiting, Some(task), _) if self.asks && *task != TaskId::run() => {}
+            // Whole, because it says how to answer.
+            (kind, ..) if about_people(kind) => self.line(&format!("  · {}", event.text.replace('\n', " ")), "·"),
             (EventKind::Completed, Some(task), Some(attempt)) => self.end(event, task, attempt, "✓", &text),
             (EventKind::Rejected | EventKind::Failed, Some(task), Some(attempt)) => {
                 self.end(event, task, attempt, "✗", &text);
@@ -114,7 +145,7 @@ impl Screen {
     }
 
     fn begin(&mut self, event: &Event, task: &TaskId, attempt: u32, text: &str) {
-        let bar = if self.live { self.bars.add(ProgressBar::new_spinner()) } else { ProgressBar::hidden() };
+        let bar = if self.terminal { self.bars.add(ProgressBar::new_spinner()) } else { ProgressBar::hidden() };
         if let Ok(style) = ProgressStyle::with_template("  {spinner} {msg}  {elapsed}") {
             bar.set_style(style);
         }
@@ -170,6 +201,33 @@ impl Screen {
                 "",
             );
         }
+    }
+
+    /// Asks what there is to ask.
+    async fn ask(&mut self, asking: &mut Option<Asking>) {
+        let Some(asking) = asking else { return };
+        let lines = asking.look().await;
+        self.hold(asking.open().is_some());
+        lines.iter().for_each(|text| self.line(&format!("  {text}"), ""));
+    }
+
+    /// Does what was typed.
+    async fn answer(&mut self, asking: &mut Option<Asking>, typed: Option<String>) {
+        let Some(asking) = asking else { return };
+        let lines = asking.answer(typed).await;
+        self.hold(asking.open().is_some());
+        lines.iter().for_each(|text| self.line(&format!("  {text}"), ""));
+    }
+
+    /// Takes the spinners off the screen while a person types, and back.
+    fn hold(&mut self, held: bool) {
+        if held && self.live {
+            let _ = self.bars.clear();
+            self.bars.set_draw_target(ProgressDrawTarget::hidden());
+        } else if !held && !self.live && self.terminal {
+            self.bars.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        self.live = self.terminal && !held;
     }
 
     fn line(&self, text: &str, mark: &str) {

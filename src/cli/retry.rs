@@ -6,6 +6,7 @@ use tempfile::NamedTempFile;
 
 use super::answer::out;
 use super::args::RetryArgs;
+use super::asking::Person;
 use super::attach;
 use super::config::Config;
 use super::control;
@@ -71,7 +72,7 @@ async fn again(config: &Config, bus: &Bus, args: &RetryArgs) -> anyhow::Result<(
     }
     let on_interrupt = on_interrupt(config, None)?;
     let (out, json, timeout) = (args.out.clone(), args.json, args.timeout);
-    let delivery = Delivery { out, json, timeout, kept: true, on_interrupt };
+    let delivery = Delivery { out, json, timeout, kept: true, on_interrupt, person: Person::at_terminal(config) };
     wait_for_run(bus, run, generation, events, &delivery).await
 }
 

@@ -2,6 +2,8 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -10,6 +12,7 @@ use bytes::Bytes;
 
 use super::answer::{self, Replace, Shape};
 use super::args::{ModelArgs, OnInterrupt, RunArgs};
+use super::asking::{Asking, Person};
 use super::attach;
 use super::config::Config;
 use super::exit::{Exit, ended};
@@ -64,6 +67,8 @@ pub(super) struct Delivery {
     pub(super) kept: bool,
     /// What Ctrl-C does.
     pub(super) on_interrupt: Option<OnInterrupt>,
+    /// Who is asked what waits for people.
+    pub(super) person: Option<Person>,
 }
 
 pub(super) async fn run(config: &Config, args: RunArgs) -> anyhow::Result<()> {
@@ -80,6 +85,7 @@ pub(super) async fn run(config: &Config, args: RunArgs) -> anyhow::Result<()> {
         timeout: args.timeout,
         kept: args.model.script.is_none(),
         on_interrupt: on_interrupt(config, args.on_interrupt)?,
+        person: Person::at_terminal(config),
     };
     let existing = match args.model.script {
         Some(_) => None,
@@ -249,14 +255,20 @@ pub(super) async fn wait_for_run(
     delivery: &Delivery,
 ) -> anyhow::Result<()> {
     let store = Store::new(bus);
-    let progress = Progress::start(events, &store, run);
+    let editing = Arc::new(AtomicBool::new(false));
+    let asking = delivery.person.clone().map(|person| Asking::new(person, bus, run, editing.clone()));
+    let progress = Progress::start(events, &store, run, asking);
     let wait = delivery.timeout.unwrap_or(Duration::from_secs(RUN_WAIT_S_MAX));
     let result = TaskSubject::of_run(run, generation);
-    let reply = tokio::select! {
-        reply = wait_for_reply(bus, &store, &result, async { Ok(()) }, wait) => reply,
-        _ = tokio::signal::ctrl_c() => {
-            progress.stop().await;
-            return Err(interrupted(bus, run, delivery.on_interrupt, delivery.kept).await);
+    let mut reply = std::pin::pin!(wait_for_reply(bus, &store, &result, async { Ok(()) }, wait));
+    let reply = loop {
+        tokio::select! {
+            reply = &mut reply => break reply,
+            // In an editor Ctrl-C is the editor's.
+            _ = tokio::signal::ctrl_c() => if !editing.load(Ordering::SeqCst) {
+                let open = progress.stop().await;
+                return Err(interrupted(bus, run, delivery.on_interrupt, delivery.kept, open.as_ref()).await);
+            },
         }
     };
     progress.stop().await;

@@ -36,6 +36,16 @@ pub(super) fn within_s(facts: &super::Facts, item: &Item) -> u64 {
     if item.task == TaskId::run() { limits::PAUSED_S_MAX } else { facts.goal.gates.within_s }
 }
 
+/// A time as people say it.
+fn in_words(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7_200 => format!("{} min", seconds / 60),
+        seconds @ 7_200..172_800 => format!("{} h", seconds / 3_600),
+        seconds => format!("{} days", seconds / 86_400),
+    }
+}
+
 impl Drive<'_> {
     /// Says what is due of the items that wait: that half of their time is over, once, and that all of it is. True when
     /// something was said, so that the next step may be another one. The inner error ends our part.
@@ -96,12 +106,12 @@ impl Drive<'_> {
     }
 
     async fn tell_of(&self, item: &Item, kind: EventKind, left: Duration) {
-        let (run, id, left) = (&self.lease.run, &item.id, left.as_secs_f64());
+        let (run, id, left) = (&self.lease.run, &item.id, in_words(left));
         let text = match item.task == TaskId::run() {
-            true => format!("{id} is a pause; the run goes on with `oarlock resume {run}`"),
+            true => format!("{id} is a pause, for {left} at most: oarlock resume {run}"),
             false => {
-                let how = format!("oarlock approve {run}/{id}, or reject");
-                format!("{id} of {} waits for a person, {left:.0} s more: {how}", item.role)
+                let how = format!("oarlock approve {run}/{id}, or oarlock reject {run}/{id} --reason …");
+                format!("{id} of {} waits for a person, {left} more: {how}", item.role)
             }
         };
         let event = Event::of_task(run, &item.task, item.role, item.attempt, kind, &text);

@@ -105,21 +105,27 @@ async fn a_fleet_of_its_own_is_gone_after_ctrl_c() {
     }
 }
 
+/// True when there is what types; the test that asks is left out otherwise.
+pub fn can_type() -> bool {
+    let python = Command::new("python3").args(["-c", "import pty"]).status().is_ok_and(|status| status.success());
+    have("python-pty", python, "a python3 with the module pty")
+}
+
 /// `oarlock run` on a terminal, with what is typed when.
-async fn typed(server: &TestServer, steps: &[&str]) -> Ended {
+pub async fn typed(server: &TestServer, steps: &[&str], arguments: &[&str], variables: &[(&str, &str)]) -> Ended {
     let run = oarlock(server);
     let mut command = Command::new("python3");
     command.current_dir(server.folder.path()).env("TERM", "xterm");
     crate::harness::clean(&mut command);
+    command.env("TMPDIR", server.folder.path()).envs(variables.iter().copied());
     command.args(["-c", TYPIST]).args(steps).arg("--").arg(run.get_program());
-    command.args(["run", "make it", "--server", server.url()]);
+    command.args(["run", "make it", "--server", server.url()]).args(arguments);
     ended(command, b"").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_terminal_the_person_is_asked() {
-    let python = Command::new("python3").args(["-c", "import pty"]).status().is_ok_and(|status| status.success());
-    if !have("python-pty", python, "a python3 with the module pty") {
+    if !can_type() {
         return;
     }
     let (server, _fleet, events) = fleet(3_000).await;
@@ -132,7 +138,7 @@ async fn on_a_terminal_the_person_is_asked() {
         (4, "\\r", RunStatus::Completed),
     ] {
         // The words of the documenter's task are shown when it is under way.
-        let seen = typed(&server, &["part 2", "\\x03", question, answer]).await;
+        let seen = typed(&server, &["part 2", "\\x03", question, answer], &[], &[]).await;
         assert!(seen.code == Some(130) && !seen.out.contains("never seen"), "{answer}: {seen:?}");
         let (_, started) = events.event(EventKind::Started, Some(Role::Documenter), number).await;
         assert_eq!(seen.out.contains("is canceled"), status == RunStatus::Canceled, "{answer}: {seen:?}");

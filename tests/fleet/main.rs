@@ -49,6 +49,7 @@ mod outage;
 #[path = "../common/pages.rs"]
 mod pages;
 mod people;
+mod people_asked;
 mod people_gates;
 mod proposals;
 mod reading;

@@ -42,7 +42,7 @@ pub async fn frames(fleet: &Fleet, run: &str) {
 }
 
 /// The tool on a terminal of its own.
-struct Session {
+pub struct Session {
     child: Child,
     keys: File,
     line: OwnedFd,
@@ -51,7 +51,7 @@ struct Session {
 }
 
 impl Session {
-    fn start(mut command: Command) -> Self {
+    pub fn start(mut command: Command) -> Self {
         let size = Winsize { ws_row: 30, ws_col: 110, ws_xpixel: 0, ws_ypixel: 0 };
         let pair = openpty(&size, None).unwrap();
         let end = || pair.slave.try_clone().unwrap();
@@ -74,7 +74,7 @@ impl Session {
         Self { child, keys, line: pair.slave, seen, raw }
     }
 
-    fn watch(server: &TestServer, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+    pub fn watch(server: &TestServer, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = tool(server, &["watch", "--server", server.url()]);
         command.args(arguments).envs(variables.iter().copied());
         Self::start(command)
@@ -84,24 +84,24 @@ impl Session {
         self.seen.lock().unwrap().screen().contents()
     }
 
-    fn type_keys(&mut self, keys: &str) {
+    pub fn type_keys(&mut self, keys: &str) {
         self.keys.write_all(keys.as_bytes()).unwrap();
     }
 
     /// Waits until the screen shows all of these.
-    async fn shows(&self, parts: &[&str]) {
+    pub async fn shows(&self, parts: &[&str]) {
         let whole = || parts.iter().all(|part| self.text().contains(part));
         let waited = tokio::time::timeout(crate::harness::WAIT, until("the screen", async || whole())).await;
         assert!(waited.is_ok() && whole(), "never seen: {parts:?}\n{}", self.text());
     }
 
     /// Waits until the screen shows this no more.
-    async fn shows_no(&self, part: &str) {
+    pub async fn shows_no(&self, part: &str) {
         until(&format!("{part} to go"), async || !self.text().contains(part)).await;
     }
 
     /// Waits for the end, and that the terminal is as it was.
-    async fn ends(mut self, code: i32) {
+    pub async fn ends(mut self, code: i32) {
         let mut status = None;
         until("the watch to end", async || {
             status = self.child.try_wait().unwrap();
