@@ -195,17 +195,17 @@ pub(super) fn forgotten(facts: &Facts) -> bool {
     paused(facts).is_some_and(|item| said(facts, &item.id).iter().any(|heard| heard.input.says == Said::Lapse))
 }
 
-/// Why people rejected the attempts of a task before `attempt`, in words for its next one: the newest rejection, with the
-/// attempt that it is about.
+/// Why people rejected what a task made last before `attempt`, in words for that one, with the attempt that was rejected. What
+/// was made since is judged by itself.
 pub(super) fn rejection(facts: &Facts, task: &TaskId, attempt: u32) -> Option<(u32, String)> {
-    let earlier = facts.results.range((task.clone(), 0)..(task.clone(), attempt));
-    earlier.rev().find_map(|((_, attempt), reply)| match decided(facts, task, *attempt)?.0 {
+    let last = facts.last_completed(task, 0..=attempt.checked_sub(1)?)?;
+    match decided(facts, task, last.attempt)?.0 {
         Decision::Rejected(why) => {
-            let rejected = limits::cut(reply.text(), REJECTED_BYTES_MAX);
-            Some((*attempt, format!("{why}\n\nWhat was rejected:\n{rejected}")))
+            let rejected = limits::cut(last.text(), REJECTED_BYTES_MAX);
+            Some((last.attempt, format!("{why}\n\nWhat was rejected:\n{rejected}")))
         }
         _ => None,
-    })
+    }
 }
 
 /// True when a result was decided about, and not for good: then a new generation makes it again.

@@ -30,6 +30,13 @@ pub(super) struct Text {
     pub(super) content: String,
 }
 
+impl Text {
+    /// True for what people said of the attempt before; their words come by the orchestrator.
+    pub(super) fn is_peoples(&self) -> bool {
+        self.role == Role::Orchestrator
+    }
+}
+
 impl Briefing {
     /// Fetches what `task` names.
     ///

@@ -3,10 +3,12 @@
 use oarlock::wire::{EventKind, Plan, Report, Role, RunStatus};
 use serde_json::json;
 
-use crate::harness::{Worker, ended, have, oarlock, until};
+use crate::harness::{TestServer, Worker, ended, have, oarlock, until};
 use crate::nats_cli::{GET_IT, cli, nats};
 use crate::people::{fleet, over, parked, says, status, submit, tool};
-use crate::story::{Ear, SLOW_CAST, assert_one_of_everything, cast, slow_story};
+use crate::story::{
+    Ear, SLOW_CAST, assert_one_of_everything, cast, json_rule, one_file, plan_rule, script, slow_story, text_rule,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_approval_comes_after_everything_was_killed_and_started_again() {
@@ -91,4 +93,51 @@ async fn the_nats_tool_is_enough_to_steer() {
     assert_eq!(over(&server, &run).await, RunStatus::Completed);
     let late = tool(&server, &["approve", run.as_str()]).await;
     assert_eq!(late.code, Some(5), "{late:?}");
+}
+
+/// Every check and every author is asked again with what a person said of the attempt before, the real pytest among them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rejection_reaches_the_coder_the_qa_and_the_reviewer() {
+    let server = TestServer::start().await;
+    let told = |role: Role, why: &str, answer: &serde_json::Value| {
+        let mut rule = json_rule(role, 0, answer);
+        rule["match"]["user_contains"] = format!("ann rejected it: {why}").into();
+        rule
+    };
+    let review = json!({ "verdict": "approve", "findings": [] });
+    let tests = |path: &str, name: &str| {
+        let content = format!("from made import one\n\n\ndef test_{name}():\n    assert one() == 1\n");
+        json!({ "files": [{ "path": path, "content": content }] })
+    };
+    let story = script(&[
+        plan_rule(&[(Role::Coder, &[]), (Role::Qa, &[1]), (Role::Reviewer, &[1])]),
+        told(Role::Coder, "use a constant", &one_file("ONE = 1\n\n\ndef one():\n    return ONE\n")),
+        json_rule(Role::Coder, 0, &one_file("def one():\n    return 1\n")),
+        told(Role::Qa, "test it twice", &tests("test_made_more.py", "more")),
+        json_rule(Role::Qa, 0, &tests("test_made.py", "one")),
+        told(Role::Reviewer, "look at the name", &review),
+        json_rule(Role::Reviewer, 0, &review),
+        text_rule(Role::Synthesizer, 0, "It is made."),
+    ]);
+    let roles = [Role::Orchestrator, Role::Planner, Role::Coder, Role::Qa, Role::Reviewer, Role::Synthesizer];
+    let _fleet = cast(&server, &story, &roles).await;
+    let run = submit(&server, json!({ "approve": "all" })).await;
+    let mut reasons = vec![("t1", "use a constant"), ("t2", "test it twice"), ("t3", "look at the name")];
+    until("the run to be over", async || {
+        for waiting in server.view(run.as_str()).await.waiting {
+            let about = reasons.iter().position(|(task, _)| *task == waiting.task.as_str());
+            let (verb, reason) = about.map_or(("approve", ""), |place| ("reject", reasons.remove(place).1));
+            let said = json!({ "run": run, "item": waiting.item, "by": "ann", "reason": reason });
+            let answer = crate::cancel::control(&server, verb, said).await;
+            assert_eq!(answer.error_code(), "", "{}", answer.text());
+        }
+        server.view(run.as_str()).await.status.terminal()
+    })
+    .await;
+    assert_eq!((over(&server, &run).await, reasons.len()), (RunStatus::Completed, 0));
+    let view = server.view(run.as_str()).await;
+    let task = |id: &str| view.tasks.iter().find(|task| task.id.as_str() == id).unwrap();
+    assert!(task("t2").result.as_ref().unwrap().contains("2 tests, 2 ok"), "{:?}", task("t2"));
+    let files: Vec<_> = view.artifacts.iter().map(|file| file.path.as_str()).collect();
+    assert!(files.contains(&"test_made_more.py") && files.contains(&"test_made.py"), "{files:?}");
 }
