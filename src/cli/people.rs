@@ -75,6 +75,15 @@ pub(super) fn line(item: &ItemView, now: i64) -> String {
     format!("{what}, since {waited}; in {left} {default}{quorum}")
 }
 
+/// The same with what to do about it; the line of a run's page.
+pub(super) fn waits(run: &RunId, item: &ItemView, now: i64) -> String {
+    let how = match item.task == TaskId::run() {
+        true => format!("resume {run}"),
+        false => format!("approve {run}/{}", item.item),
+    };
+    format!("waits for a person: {}: oarlock {how}", line(item, now))
+}
+
 pub(super) async fn approve(config: &Config, args: ApproveArgs) -> anyhow::Result<()> {
     let (run, item) = control::parse(&args.what)?;
     let bus = control::fleet(config).await?;

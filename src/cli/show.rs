@@ -6,11 +6,11 @@ use super::attach::{self, Reached};
 use super::config::Config;
 use super::control;
 use super::exit::{Exit, ended};
-use super::people::line;
+use super::people::waits;
 use super::show_task;
 use super::story::{Story, first_line, mark, short, tree};
 use crate::store::Store;
-use crate::wire::{RunId, TaskId, TaskView};
+use crate::wire::{RunId, TaskView};
 
 pub(super) async fn show(config: &Config, args: ShowArgs) -> anyhow::Result<()> {
     let (run, task) = control::parse(&args.what)?;
@@ -63,12 +63,7 @@ fn print(story: &Story, now: i64) -> anyhow::Result<()> {
             out_marked(&line, mark)?;
         }
     }
-    for item in &seen.waiting {
-        let how = if item.task == TaskId::run() { "resume" } else { "approve" };
-        let name =
-            if item.task == TaskId::run() { seen.run.to_string() } else { format!("{}/{}", seen.run, item.item) };
-        out(&format!("waits for a person: {}: oarlock {how} {name}", line(item, now)))?;
-    }
+    seen.waiting.iter().try_for_each(|item| out(&waits(&seen.run, item, now)))?;
     if let Some(failure) = &seen.failure {
         out(&format!("failed: {failure}"))?;
     }

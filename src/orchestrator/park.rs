@@ -13,7 +13,7 @@ use super::gates::{self, Item};
 use crate::bus::Point;
 use crate::bus::clock::{nanos, since};
 use crate::store::StoreError;
-use crate::wire::{Event, EventKind, Input, ItemId, RunStatus, Said, TaskId, limits};
+use crate::wire::{Event, EventKind, Input, ItemId, Otherwise, RunStatus, Said, TaskId, limits};
 
 /// Pause before a reply is looked for again whose time is not known yet.
 const UNDATED_MS: u64 = 500;
@@ -96,9 +96,11 @@ impl Drive<'_> {
         for (item, says) in due {
             let input = Input::new(item.id.clone(), &self.of.name, says);
             let kept = self.of.store.inputs.keep(&self.lease.run, &input).await?;
-            if kept.is_some() && input.says == Said::Escalated {
-                let left = Duration::from_secs(within_s(&self.facts, &item)) / 2;
-                self.tell_of(&item, EventKind::Escalated, left).await;
+            let left = Duration::from_secs(within_s(&self.facts, &item)) / 2;
+            match input.says {
+                Said::Escalated if kept.is_some() => self.tell_of(&item, EventKind::Escalated, left).await,
+                Said::Lapse if kept.is_some() => self.tell_lapse(&item).await,
+                _ => {}
             }
         }
         self.facts.hear(&self.of.store, &self.lease.run).await?;
@@ -115,6 +117,15 @@ impl Drive<'_> {
             }
         };
         let event = Event::of_task(run, &item.task, item.role, item.attempt, kind, &text);
+        self.of.bus.tell(&event).await;
+    }
+
+    async fn tell_lapse(&self, item: &Item) {
+        let (run, id) = (&self.lease.run, &item.id);
+        let approved = item.task != TaskId::run() && self.facts.goal.gates.default == Otherwise::Approve;
+        let what = if approved { "it is approved" } else { "the run ends" };
+        let text = format!("nobody decided about {id} in time: {what}");
+        let event = Event::of_task(run, &item.task, item.role, item.attempt, EventKind::Answered, &text);
         self.of.bus.tell(&event).await;
     }
 

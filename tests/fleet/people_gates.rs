@@ -9,6 +9,7 @@ use crate::people::{fleet, over, parked, says, status, submit, tool};
 use crate::story::{
     Ear, SLOW_CAST, assert_one_of_everything, cast, json_rule, one_file, plan_rule, script, slow_story, text_rule,
 };
+use crate::watch::Session;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_approval_comes_after_everything_was_killed_and_started_again() {
@@ -93,6 +94,41 @@ async fn the_nats_tool_is_enough_to_steer() {
     assert_eq!(over(&server, &run).await, RunStatus::Completed);
     let late = tool(&server, &["approve", run.as_str()]).await;
     assert_eq!(late.code, Some(5), "{late:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_is_on_the_screen_until_it_is_answered() {
+    let (server, _fleet) = fleet().await;
+    let run = submit(&server, json!({ "approve": "plan" })).await;
+    parked(&server, &run).await;
+    let mut list = Session::watch(&server, &[], &[]);
+    list.shows(&[run.as_str(), "input_required"]).await;
+    let mut session = Session::watch(&server, &[run.as_str()], &[]);
+    session
+        .shows(&["input_required", "? waits for a person: plan #1 by planner", " messages ──", "waiting    plan"])
+        .await;
+    let listed = tool(&server, &["ls"]).await;
+    assert!(
+        listed.out.lines().any(|line| line.contains(run.as_str()) && line.contains("input_required")),
+        "{listed:?}"
+    );
+    let seen = crate::cancel::control(&server, "status", json!(run.as_str())).await.text();
+    assert!(seen.contains("\"item\":\"planx1\""), "{seen}");
+    let logged = async |kind: &str| {
+        let logs = tool(&server, &["logs", run.as_str(), "--json"]).await.out;
+        logs.lines().any(|line| line.contains(&format!("\"kind\":\"{kind}\"")) && line.contains("planx1"))
+    };
+    assert!(logged("waiting").await && !logged("answered").await);
+    assert_eq!(status(&says(&server, "approve", &run, "planx1", "ann").await), "approved");
+    session.shows_no("waits for a person").await;
+    session.shows(&["completed"]).await;
+    session.type_keys("l");
+    session.shows(&["ann says approve about planx1"]).await;
+    list.shows_no("input_required").await;
+    assert!(logged("answered").await);
+    for session in [&mut session, &mut list] {
+        session.type_keys("q");
+    }
 }
 
 /// Every check and every author is asked again with what a person said of the attempt before, the real pytest among them.

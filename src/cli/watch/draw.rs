@@ -88,7 +88,7 @@ fn line(row: &Row, colour: bool) -> Line<'static> {
     let tone = match row.mark {
         "✓" => Color::Green,
         "✗" => Color::Red,
-        "…" => Color::Yellow,
+        "…" | "?" => Color::Yellow,
         _ => return Line::raw(row.text.clone()),
     };
     match row.text.split_once(row.mark).filter(|_| colour) {

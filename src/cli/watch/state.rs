@@ -2,6 +2,7 @@
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
+use super::super::people::waits;
 use super::super::show::row;
 use super::super::story::{first_line, mark, short, tree};
 use super::super::talk::plain;
@@ -19,7 +20,7 @@ const PAGE_LINES: usize = 10;
 const LIVE_CHARS: usize = 80;
 
 /// The keys, as the help page has them.
-const HELP: [(&str, &str); 12] = [
+const HELP: [(&str, &str); 13] = [
     ("j k ↓ ↑", "the next, the one before; a page: ctrl-f ctrl-b"),
     ("g G", "the first, the last"),
     ("enter d", "open a run; describe a task"),
@@ -31,6 +32,7 @@ const HELP: [(&str, &str); 12] = [
     ("q ctrl-c", "leave"),
     ("", ""),
     ("✓ ✗ … ·", "done; failed or faults found; at work; waits"),
+    ("?", "waits for a person, and how to answer"),
     ("#2", "the second attempt"),
 ];
 
@@ -252,7 +254,14 @@ impl Screen {
         let Some(story) = &self.seen.story else { return Vec::new() };
         let tasks = &story.view.tasks;
         let lines = tree(tasks).into_iter();
-        lines.map(|(prefix, index)| self.task_row(&tasks[index], &prefix)).collect()
+        let rows = lines.map(|(prefix, index)| self.task_row(&tasks[index], &prefix));
+        let (run, now) = (&story.view.run, self.seen.now());
+        let waiting = story.view.waiting.iter().map(|item| Row {
+            text: plain(&format!("? {}", waits(run, item, now))),
+            mark: "?",
+            id: item.task.to_string(),
+        });
+        rows.chain(waiting).collect()
     }
 
     fn task_row(&self, task: &TaskView, prefix: &str) -> Row {
