@@ -13,7 +13,7 @@ use super::planning::completed;
 use super::{Orchestrator, view};
 use crate::store::{Heard, Recorded};
 use crate::wire::subject::TaskSubject;
-use crate::wire::{Event, EventKind, Input, ItemId, Plan, RunId, RunRecord, RunStatus, Said, TaskId, limits};
+use crate::wire::{Event, EventKind, Input, ItemId, Plan, RunId, RunStatus, Said, TaskId, limits};
 
 /// Runs that one look into the inbox reads.
 const INBOX_RUNS_MAX: usize = 200;
@@ -26,22 +26,45 @@ fn conflict<T>(why: String) -> Result<T, Refused> {
     Err(Refused::Because(409, why))
 }
 
-/// A run that is not over, with its facts.
-async fn alive(of: &Orchestrator, run: &RunId) -> Result<(RunRecord, Facts), Refused> {
+/// A run with its facts, and whether it is over.
+async fn known(of: &Orchestrator, run: &RunId) -> Result<(Facts, bool), Refused> {
     let Some(Recorded { record, .. }) = of.store.runs.record(run).await? else { return Err(Refused::unknown(run)) };
     if record.status == RunStatus::Expired {
         return Err(Refused::unknown(run));
     }
     let over = of.store.results.get(&TaskSubject::of_run(run, record.generation)).await?;
-    if record.status.terminal() || over.is_some() {
-        return conflict(format!("run {run} is over; `oarlock show {run}` tells how it ended"));
-    }
     let facts = Facts::load(&of.store, run, &record).await?.ok_or_else(|| Refused::unknown(run))?;
-    if facts.inputs.len() >= limits::INPUTS_MAX {
-        let max = limits::INPUTS_MAX;
-        return Err(Refused::Because(413, format!("run {run} has {max} inputs, the most that it may (inputs_max)")));
+    Ok((facts, record.status.terminal() || over.is_some()))
+}
+
+/// The facts of a run that is not over.
+async fn alive(of: &Orchestrator, run: &RunId) -> Result<Facts, Refused> {
+    match known(of, run).await? {
+        (facts, false) => Ok(facts),
+        (_, true) => is_over(run),
     }
-    Ok((record, facts))
+}
+
+fn is_over<T>(run: &RunId) -> Result<T, Refused> {
+    conflict(format!("run {run} is over; `oarlock show {run}` tells how it ended"))
+}
+
+/// Refuses an input for which there is no room. Part of the room is for decisions alone, so that nobody can bury them under
+/// notes and pauses.
+fn has_room(run: &RunId, facts: &Facts, input: &Input) -> Result<(), Refused> {
+    let decides = !matches!(input.says, Said::Note { .. } | Said::Pause);
+    let full = |what: &str, max: usize, name: &str| {
+        Err(Refused::Because(413, format!("{what} has {max} inputs, the most that it may ({name})")))
+    };
+    let (inputs_max, item_max) = (limits::INPUTS_MAX, limits::ITEM_INPUTS_MAX);
+    let max = if decides { inputs_max } else { inputs_max / 2 };
+    match gates::said(facts, &input.item).len() {
+        _ if facts.inputs.len() >= max => full(&format!("run {run}"), max, "inputs_max"),
+        said if said >= item_max && input.item != ItemId::note() => {
+            full(&format!("{} of run {run}", input.item), item_max, "item_inputs_max")
+        }
+        _ => Ok(()),
+    }
 }
 
 fn in_force(of: &Orchestrator, facts: &Facts) -> Attempts {
@@ -66,14 +89,28 @@ pub(super) async fn decide(of: &Orchestrator, asked: &Asked, verb: &str) -> Resu
         _ => Said::Edit { plan: edited(asked)? },
     };
     let run = &asked.run;
-    let (_, mut facts) = alive(of, run).await?;
-    let item = chosen(of, &facts, asked, &says)?;
+    let (mut facts, over) = known(of, run).await?;
+    let item = match chosen(of, &facts, asked, &says) {
+        Err(Refused::Because(..)) if over => return is_over(run),
+        item => item?,
+    };
     if item.task != TaskId::plan() && matches!(says, Said::Edit { .. }) {
         return Err(Refused::Because(400, format!("{} is no plan; only a plan can be edited", item.id)));
     }
     let input = Input::new(item.id.clone(), asked.by(), says);
-    let is_open = open(of, &facts).contains(&item);
-    let new = if is_open { of.store.inputs.keep(run, &input).await? } else { None };
+    let mine = |heard: &&Heard| heard.input.voter() == input.voter();
+    let known = gates::said(&facts, &item.id).into_iter().find(mine);
+    // Who says the same again, because nobody answered, hears what came of it, also when the run has ended by that.
+    if over && known.is_none_or(|known| !known.input.says.agrees(&input.says)) {
+        return is_over(run);
+    }
+    let new = match known.is_none() && open(of, &facts).contains(&item) {
+        true => {
+            has_room(run, &facts, &input)?;
+            of.store.inputs.keep(run, &input).await?
+        }
+        false => None,
+    };
     if new.is_some() {
         let text = format!("{} says {} about {}", input.by, input.says.name(), item.id);
         let about = Event::of_task(run, &item.task, item.role, item.attempt, EventKind::Answered, &text);
@@ -143,8 +180,12 @@ fn edited(asked: &Asked) -> Result<Plan, Refused> {
     let bad = |why: String| Refused::Because(400, why);
     let plan = asked.plan.as_ref().ok_or_else(|| bad("an edit needs a plan: {\"run\": …, \"plan\": …}".into()))?;
     let sound = plan.recheck().map_err(|faults| bad(format!("the plan is no plan: {}", faults.join("; "))))?;
-    completed(sound.clone()).map_err(|failure| bad(failure.message))?;
-    Ok(sound)
+    let whole = completed(sound.clone()).map_err(|failure| bad(failure.message))?;
+    let (bytes, max) = (serde_json::to_vec(&whole).map_or(0, |json| json.len()), limits::PAYLOAD_BYTES_MAX);
+    match bytes > max {
+        true => Err(Refused::Because(413, format!("the plan has {bytes} bytes, more than payload_bytes_max {max}"))),
+        false => Ok(sound),
+    }
 }
 
 /// The item that is meant: the one that is named, or the only one that waits.
@@ -185,7 +226,7 @@ pub(super) async fn note(of: &Orchestrator, asked: &Asked) -> Result<Value, Refu
     let run = &asked.run;
     let text = asked.text.as_deref().map(str::trim).filter(|text| !text.is_empty());
     let text = text.ok_or_else(|| Refused::Because(400, "the note is empty; say <run> and then the words".into()))?;
-    let (_, facts) = alive(of, run).await?;
+    let facts = alive(of, run).await?;
     let before: usize = gates::notes(&facts).iter().map(|note| note.text.len()).sum();
     let (note_max, notes_max) = (limits::NOTE_BYTES_MAX, limits::NOTES_BYTES_MAX);
     let input = Input::new(ItemId::note(), asked.by(), Said::Note { text: text.to_owned() });
@@ -196,6 +237,9 @@ pub(super) async fn note(of: &Orchestrator, asked: &Asked) -> Result<Value, Refu
             text.len()
         );
         return Err(Refused::Because(413, why));
+    }
+    if !known {
+        has_room(run, &facts, &input)?;
     }
     if of.store.inputs.keep(run, &input).await?.is_some() {
         let text = format!("{} notes: {}", input.by, limits::cut(text, 200));
@@ -210,7 +254,7 @@ pub(super) async fn note(of: &Orchestrator, asked: &Asked) -> Result<Value, Refu
 pub(super) async fn hold(of: &Orchestrator, asked: &Asked, says: &Said) -> Result<Value, Refused> {
     let run = &asked.run;
     let status = if *says == Said::Pause { "paused" } else { "resumed" };
-    let (_, mut facts) = alive(of, run).await?;
+    let mut facts = alive(of, run).await?;
     for _ in 0..HOLD_TRIES_MAX {
         let (number, last) = gates::holds(&facts);
         let is_so = last.map_or(*says == Said::Resume, |last| last.input.says == *says);
@@ -220,6 +264,7 @@ pub(super) async fn hold(of: &Orchestrator, asked: &Asked, says: &Said) -> Resul
             return Ok(json!({ "run": run, "status": status }));
         }
         let input = Input::new(ItemId::hold(facts.generation, number + 1), asked.by(), says.clone());
+        has_room(run, &facts, &input)?;
         if of.store.inputs.keep(run, &input).await?.is_some() {
             of.bus.tell(&Event::of_run(run, EventKind::Answered, format!("{} {status} it", input.by))).await;
         }

@@ -85,8 +85,10 @@ pub const REASON_BYTES_MAX: usize = 16 * 1024;
 pub const NOTE_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of all notes of a run: each task that is dispatched carries them.
 pub const NOTES_BYTES_MAX: usize = 64 * 1024;
-/// Inputs of one run.
+/// Inputs of one run; half of them are for decisions alone.
 pub const INPUTS_MAX: usize = 1_000;
+/// Inputs about one result.
+pub const ITEM_INPUTS_MAX: usize = 64;
 /// Bytes of an error text that goes to a caller.
 pub const ERROR_BYTES_MAX: usize = 4 * 1024;
 

@@ -52,6 +52,8 @@ pub enum Tale {
     Generations,
     /// A run is canceled in the middle.
     Cancel,
+    /// A person approves the plan of a parked run.
+    Answer,
     /// A finished run is removed.
     Expire,
     /// A coder's task.
@@ -116,6 +118,9 @@ const TABLE: &[(Point, u32, Tale)] = &[
     (Point::Cancel, 1, Tale::Cancel),
     (Point::Start, 2, Tale::Cancel),
     (Point::End, 1, Tale::Cancel),
+    (Point::Input, 1, Tale::Answer),
+    // The wake; the first start is that of the goal.
+    (Point::Start, 2, Tale::Answer),
     (Point::Expire, 1, Tale::Expire),
     (Point::Blob, 1, Tale::Coder),
     (Point::Reply, 1, Tale::Coder),
@@ -192,7 +197,7 @@ async fn play(case: &Case, undisturbed: Option<&Picture>) {
         (Tale::Coder | Tale::Qa | Tale::HandBack | Tale::Poison, _) => worker::play(case).await,
         (Tale::Shared, _) => shared::play(case).await,
         (Tale::Expire, _) => expire::play(case).await,
-        (Tale::Submit | Tale::Retry | Tale::Cancel, Some(picture)) => doors::play(case, picture).await,
+        (Tale::Submit | Tale::Retry | Tale::Cancel | Tale::Answer, Some(picture)) => doors::play(case, picture).await,
         (_, Some(picture)) => holder::play(case, picture).await,
         (tale, None) => panic!("{tale:?} has no picture"),
     }
@@ -202,7 +207,7 @@ async fn play(case: &Case, undisturbed: Option<&Picture>) {
 async fn undisturbed(tale: Tale) -> Option<Picture> {
     match tale {
         Tale::Coder | Tale::Qa | Tale::HandBack | Tale::Poison | Tale::Shared | Tale::Expire => None,
-        Tale::Submit | Tale::Retry | Tale::Cancel => Some(doors::undisturbed(tale).await),
+        Tale::Submit | Tale::Retry | Tale::Cancel | Tale::Answer => Some(doors::undisturbed(tale).await),
         _ => Some(holder::undisturbed(tale).await),
     }
 }
@@ -267,6 +272,8 @@ played! {
     a_door_sleeps_with_a_retry: Retry, Stop;
     a_door_dies_with_a_cancel: Cancel, Crash;
     a_door_sleeps_with_a_cancel: Cancel, Stop;
+    a_door_dies_with_an_answer: Answer, Crash;
+    a_door_sleeps_with_an_answer: Answer, Stop;
     a_janitor_dies: Expire, Crash;
     a_janitor_sleeps: Expire, Stop;
     a_coder_dies: Coder, Crash;

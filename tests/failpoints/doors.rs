@@ -75,6 +75,11 @@ async fn prepare(stage: &Stage, tale: Tale) -> (Option<RunId>, &'static str, Str
             stage.events.event(EventKind::Started, Some(Role::Documenter), 1).await;
             (Some(run.clone()), "oarlock.control.cancel", run.to_string())
         }
+        Tale::Answer => {
+            let run = stage.submit_gated(3600).await;
+            stage.parked(&run).await;
+            (Some(run.clone()), "oarlock.control.approve", json!({ "run": run, "by": "ann" }).to_string())
+        }
         _ => {
             let file = json!({ "path": "notes.txt", "body": { "kind": "text", "text": "to be kept" } });
             (None, "oarlock.submit", json!({ "goal": "make it", "attachments": [file] }).to_string())

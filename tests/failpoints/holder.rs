@@ -115,7 +115,7 @@ async fn begin(stage: &Stage, tale: Tale, holder: &Worker) -> RunId {
         return run;
     }
     let run = match tale {
-        Tale::Gate => stage.submit_gated().await,
+        Tale::Gate => stage.submit_gated(2).await,
         _ => stage.submit("make it").await,
     };
     if tale == Tale::Drain {

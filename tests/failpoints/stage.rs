@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use oarlock::bus::failpoint::Fault;
 use oarlock::bus::{Queue, StreamSettings};
-use oarlock::wire::{EventKind, Role, RunId};
+use oarlock::wire::{EventKind, Role, RunId, RunStatus};
 
 use crate::case::{Case, Tale};
 use crate::harness::{TestServer, Worker, until};
@@ -78,13 +78,23 @@ impl Stage {
         answer.text().parse().unwrap()
     }
 
-    /// The same, with a plan that waits for a person for two seconds.
-    pub async fn submit_gated(&self) -> RunId {
-        let gates = serde_json::json!({ "approve": "plan", "within_s": 2, "default": "approve" });
+    /// The same, with a plan that waits for a person for so many seconds.
+    pub async fn submit_gated(&self, within_s: u64) -> RunId {
+        let gates = serde_json::json!({ "approve": "plan", "within_s": within_s, "default": "approve" });
         let goal = serde_json::json!({ "goal": "make it", "gates": gates }).to_string();
         let answer = self.insist("oarlock.submit", &goal).await;
         assert_eq!(answer.error_code(), "", "{}", answer.text());
         serde_json::from_str::<serde_json::Value>(&answer.text()).unwrap()["run"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// Waits until the run waits for a person, and nobody is busy with its message any more.
+    pub async fn parked(&self, run: &RunId) {
+        until(&format!("run {run} to be parked"), async || {
+            let record = self.server.store.runs.record(run).await.unwrap().unwrap().record;
+            let root = &self.server.bus.root;
+            record.status == RunStatus::InputRequired && messages(&self.server, &root.tasks_stream()).await == 0
+        })
+        .await;
     }
 
     /// True when the record says that the run is over.
