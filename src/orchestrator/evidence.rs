@@ -50,6 +50,14 @@ pub(super) fn no_evidence(
     }
 }
 
+/// True when a check's reply was evidence about what was in force when the check was asked: the newest attempts below its own,
+/// because whatever is made anew gets an attempt above all that was built on it.
+pub(super) fn was_evidence(facts: &Facts, plan: &Plan, check: &PlanTask, reply: &Reply) -> bool {
+    let then = |task: &PlanTask| (task.id.clone(), facts.newest_until(&task.id, reply.attempt));
+    let before = plan.ancestors(&check.id).into_iter().map(then).collect();
+    no_evidence(facts, plan, &before, check, reply).is_none()
+}
+
 fn contradicts_itself(tests: &TestReport) -> bool {
     tests.passed && (tests.ok == 0 || tests.failed + tests.errors > 0 || tests.exit.is_some_and(|code| code != 0))
 }

@@ -154,9 +154,14 @@ impl Facts {
 
     /// The newest attempt of a task that was asked for or answered; 0 when none was.
     pub(super) fn newest(&self, task: &TaskId) -> u32 {
+        self.newest_until(task, u32::MAX)
+    }
+
+    /// The same, of the attempts up to `until`.
+    pub(super) fn newest_until(&self, task: &TaskId, until: u32) -> u32 {
         let about = self.requests.iter().map(|entry| &entry.message.metadata).filter(|about| about.task == *task);
-        let asked = about.map(|about| about.attempt).max().unwrap_or(0);
-        let of_task = self.results.range((task.clone(), 0)..=(task.clone(), u32::MAX));
+        let asked = about.map(|about| about.attempt).filter(|attempt| *attempt <= until).max().unwrap_or(0);
+        let of_task = self.results.range((task.clone(), 0)..=(task.clone(), until));
         of_task.map(|((_, attempt), _)| *attempt).max().unwrap_or(0).max(asked)
     }
 

@@ -208,6 +208,11 @@ pub(super) fn rejection(facts: &Facts, task: &TaskId, attempt: u32) -> Option<(u
     }
 }
 
+/// True when people sent a result back.
+pub(super) fn was_rejected(facts: &Facts, task: &TaskId, attempt: u32) -> bool {
+    matches!(decided(facts, task, attempt), Some((Decision::Rejected(_), _)))
+}
+
 /// True when a result was decided about, and not for good: then a new generation makes it again.
 pub(super) fn refused(facts: &Facts, task: &TaskId, attempt: u32) -> bool {
     let decided = decided(facts, task, attempt);

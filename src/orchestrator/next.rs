@@ -206,7 +206,9 @@ fn asked_again(situation: &Situation<'_>, task: &PlanTask, why: &str) -> Result<
     let Situation { facts, plan, attempts, rules, .. } = *situation;
     let attempt = attempts[&task.id];
     let of_code = plan.ancestors(&task.id).iter().map(|before| attempts[&before.id]).max().unwrap_or(1);
-    let tried = attempt + 1 - of_code.max(facts.first(&task.id)).min(attempt);
+    let of_task = (task.id.clone(), of_code.max(facts.first(&task.id)).min(attempt))..=(task.id.clone(), attempt);
+    let void = |reply: &&Reply| no_evidence(facts, plan, attempts, task, reply).is_some();
+    let tried = facts.results.range(of_task).map(|(_, reply)| reply).filter(void).fold(0, |count, _| count + 1);
     let retries = rules.retry(task.role).attempts;
     if tried > retries {
         let message = format!(
@@ -223,9 +225,11 @@ fn asked_again(situation: &Situation<'_>, task: &PlanTask, why: &str) -> Result<
 /// that nothing made from the old work can count for the new. An error with the attempts made, when these are too many.
 fn anew(situation: &Situation<'_>, task: &TaskId) -> Result<u32, u32> {
     let Situation { facts, plan, asked, rules, .. } = *situation;
-    let newest = newest_built_on(plan, task, |id| asked[id]);
-    let reworked = newest + 1 - facts.first(task).min(newest + 1);
-    if reworked > rules.rework_max { Err(reworked) } else { Ok(newest + 1) }
+    let sent_back = progress::sent_back(facts, plan, task);
+    match sent_back > rules.rework_max {
+        true => Err(sent_back),
+        false => Ok(newest_built_on(plan, task, |id| asked[id]) + 1),
+    }
 }
 
 /// A new attempt of a task that a check found faults with, once all checks of this attempt have spoken.
@@ -239,10 +243,10 @@ fn reworked(situation: &Situation<'_>, task: &PlanTask) -> Result<Option<u32>, F
     };
     let Some(verdicts) = checks.iter().map(verdict).collect::<Option<Vec<&Reply>>>() else { return Ok(None) };
     let Some(no) = verdicts.into_iter().find(|reply| rejects(reply)) else { return Ok(None) };
-    let next = anew(situation, &task.id).map_err(|reworked| {
+    let next = anew(situation, &task.id).map_err(|sent_back| {
         let (text, rework_max) = (limits::cut(no.text(), SHOWN_BYTES), rules.rework_max);
         let message = format!(
-            "{} still finds faults in task {} after {reworked} attempts (rework_max {rework_max}): {text}",
+            "{} still finds faults in task {} after {sent_back} attempts (rework_max {rework_max}): {text}",
             no.role, task.id
         );
         Failure::never(FailureKind::ReworkExhausted, message)

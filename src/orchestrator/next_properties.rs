@@ -172,7 +172,8 @@ proptest! {
         let ran = simulate(&world, &order);
         let tasks = ran.facts.plan.as_ref().map_or(0, |plan| plan.tasks.len());
         let exchanges = 2 * ran.given.len();
-        prop_assert!(exchanges <= limits::exchanges_max(tasks, REWORK_MAX + RetryPolicy::default().attempts), "{exchanges} exchanges of {tasks} tasks");
+        let exchanges_max = limits::exchanges_max(tasks, rules().attempts_max());
+        prop_assert!(exchanges <= exchanges_max, "{exchanges} exchanges of {tasks} tasks, exchanges_max {exchanges_max}");
         let depth = ran.facts.plan.as_ref().map_or(0, Plan::depth);
         let hops_max = limits::hops_max(depth, rules().attempts_max());
         let hops = ran.facts.messages().map(|message| message.metadata.hops).max().unwrap_or_default();

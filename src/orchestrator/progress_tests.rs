@@ -98,3 +98,55 @@ fn what_was_tried_before_a_retry_does_not_count() {
     facts.absorb(reply(Role::Qa, &id(2), 5, tested));
     assert_eq!(failure(&facts).kind, FailureKind::NoProgress);
 }
+
+/// A test run that failed on the files of this outcome.
+fn failed_on(outcome: &Outcome) -> Outcome {
+    let Outcome::Completed { artifacts, .. } = outcome else { panic!("{outcome:?}") };
+    done(Some(Report::Tests(test_run(false, code_hash(artifacts)))))
+}
+
+/// Attempts that failed by themselves, and checks that gave no evidence, raise the number of an attempt and are no rework.
+#[test]
+fn rework_is_what_was_sent_back_and_no_other_attempt() {
+    let pair = plan(&[(Role::Coder, &[]), (Role::Qa, &[1])]);
+    let stale = || done(Some(Report::Tests(test_run(true, Some(ContentHash::of(b"other files"))))));
+    let mut facts = after(&pair, &[]);
+    let mut attempt = 1;
+    let answer = |facts: &mut Facts, number: usize, attempt: u32, outcome: Outcome| {
+        assert_eq!(wants(facts), named(&[(&format!("t{number}"), attempt)]));
+        let role = if number == 1 { Role::Coder } else { Role::Qa };
+        facts.absorb(reply(role, &id(number), attempt, outcome));
+    };
+    for version in 1..=1 + REWORK_MAX {
+        if version <= 3 {
+            answer(&mut facts, 1, attempt, broken(true));
+            attempt += 1;
+        }
+        answer(&mut facts, 1, attempt, files(version));
+        if version <= 3 {
+            answer(&mut facts, 2, attempt, broken(true));
+            answer(&mut facts, 2, attempt + 1, stale());
+            attempt += 2;
+        }
+        answer(&mut facts, 2, attempt, failed_on(&files(version)));
+        attempt += 1;
+    }
+    let failure = failure(&facts);
+    assert_eq!(failure.kind, FailureKind::ReworkExhausted, "{failure}");
+    assert!(failure.message.contains("after 4 attempts (rework_max 3)"), "{failure}");
+}
+
+#[test]
+fn a_check_that_failed_before_is_asked_for_evidence_as_often_as_any_other() {
+    let pair = plan(&[(Role::Coder, &[]), (Role::Qa, &[1])]);
+    let stale = || done(Some(Report::Tests(test_run(true, Some(ContentHash::of(b"other files"))))));
+    let mut facts = after(&pair, &[(1, 1, files(1))]);
+    for (attempt, outcome) in (1..).zip([broken(true), stale(), broken(true), stale(), broken(true), stale(), stale()])
+    {
+        assert_eq!(wants(&facts), named(&[("t2", attempt)]));
+        facts.absorb(reply(Role::Qa, &id(2), attempt, outcome));
+    }
+    let failure = failure(&facts);
+    assert_eq!(failure.kind, FailureKind::NoEvidence, "{failure}");
+    assert!(failure.message.contains("4 times (retry attempts 3)"), "{failure}");
+}

@@ -277,7 +277,7 @@ impl Drive<'_> {
 
     pub(super) fn exchanges_max(&self) -> usize {
         let tasks = self.facts.plan.as_ref().map_or(0, |plan| plan.tasks.len());
-        let scaled = limits::exchanges_max(tasks, self.of.settings.rules.rework_max);
+        let scaled = limits::exchanges_max(tasks, self.of.settings.rules.attempts_max());
         let max = self.of.settings.exchanges_max.unwrap_or(scaled);
         let asked = self.facts.goal.budget.exchanges.and_then(|asked| usize::try_from(asked).ok());
         asked.map_or(max, |asked| max.min(asked))

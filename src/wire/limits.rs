@@ -92,10 +92,10 @@ pub const ITEM_INPUTS_MAX: usize = 64;
 /// Bytes of an error text that goes to a caller.
 pub const ERROR_BYTES_MAX: usize = 4 * 1024;
 
-/// Exchanges that a run of `tasks` planned tasks may have: every task and the planner's and synthesizer's, each with
-/// all its rework, asked and answered; never under 20, so that a small plan can still recover.
-pub fn exchanges_max(tasks: usize, rework_max: u32) -> usize {
-    (2 * (tasks + 2) * (1 + rework_max as usize)).max(20)
+/// Exchanges that a run of `tasks` planned tasks may have: every task and the planner's and synthesizer's, each asked and
+/// answered `attempts_max` times, which is with all its rework and retries; never under 20.
+pub fn exchanges_max(tasks: usize, attempts_max: u32) -> usize {
+    (tasks + 2).saturating_mul(2).saturating_mul(attempts_max as usize).max(20)
 }
 
 /// Hops that a message of a run may be away from the goal: twice the longest way through a plan of `depth` tasks in a row,

@@ -89,11 +89,11 @@ pub(super) fn web(config: &Config) -> Line {
 pub(super) fn bounds(config: &Config) -> Vec<Line> {
     let rules = &config.runs.rules;
     let (rework, no_progress) = (rules.rework_max, rules.no_progress_max);
+    let attempts = rules.attempts_max();
     let exchanges = match config.runs.exchanges_max {
         Some(max) => max.to_string(),
-        None => format!("max(20, 2·(tasks+2)·(1+rework_max)), for 4 tasks {}", limits::exchanges_max(4, rework)),
+        None => format!("max(20, 2·(tasks+2)·{attempts}), for 4 tasks {}", limits::exchanges_max(4, attempts)),
     };
-    let attempts = rules.attempts_max();
     let hops = match config.runs.hops_max {
         Some(max) => max.to_string(),
         None => format!("max(20, 2·(tasks in a row+2)·{attempts}), for 4 in a row {}", limits::hops_max(4, attempts)),

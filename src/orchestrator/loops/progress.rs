@@ -7,9 +7,11 @@
 use std::collections::BTreeSet;
 
 use super::likeness::normal;
+use crate::orchestrator::evidence::was_evidence;
 use crate::orchestrator::facts::Facts;
+use crate::orchestrator::gates::was_rejected;
 use crate::orchestrator::next::{checks_of, rejects, targets};
-use crate::wire::{Failure, FailureKind, Plan, Reply, Report, TaskId, TestReport, limits};
+use crate::wire::{Failure, FailureKind, Plan, PlanTask, Reply, Report, TaskId, TestReport, limits};
 
 /// Bytes of a check's words that the failure shows, for each attempt.
 const SHOWN_BYTES: usize = 300;
@@ -48,6 +50,15 @@ pub(in crate::orchestrator) fn stalled(facts: &Facts, plan: &Plan, task: &TaskId
     Some(Failure::never(FailureKind::NoProgress, message))
 }
 
+/// How many attempts of a task in this generation were done and then sent back, by a check or by people: its rework, and no
+/// attempt that failed by itself.
+pub(in crate::orchestrator) fn sent_back(facts: &Facts, plan: &Plan, task: &TaskId) -> u32 {
+    let by_checks = efforts(facts, plan, task).into_iter().map(|effort| effort.attempt);
+    let by_people = facts.completed(task).into_iter().filter(|attempt| was_rejected(facts, task, *attempt));
+    let attempts: BTreeSet<u32> = by_checks.chain(by_people).collect();
+    u32::try_from(attempts.len()).unwrap_or(u32::MAX)
+}
+
 /// The newest efforts in a row that brought nothing which no effort before them had.
 pub(super) fn idle(efforts: &[Effort]) -> &[Effort] {
     let (mut made, mut came) = (BTreeSet::new(), BTreeSet::new());
@@ -68,8 +79,11 @@ fn efforts(facts: &Facts, plan: &Plan, task: &TaskId) -> Vec<Effort> {
     let attempts = facts.completed(task);
     let effort = |(index, attempt): (usize, &u32)| {
         let end = attempts.get(index + 1).map_or(u32::MAX, |next| next - 1);
-        let verdict = |id: &TaskId| facts.last_completed(id, *attempt..=end);
-        let verdicts: Vec<&Reply> = checks.iter().map(|check| verdict(&check.id)).collect::<Option<_>>()?;
+        let verdict = |check: &PlanTask| {
+            let told = facts.last_completed(&check.id, *attempt..=end)?;
+            was_evidence(facts, plan, check, told).then_some(told)
+        };
+        let verdicts: Vec<&Reply> = checks.iter().map(|check| verdict(check)).collect::<Option<_>>()?;
         let no = verdicts.iter().find(|reply| rejects(reply))?;
         let in_sight = |id: &TaskId| facts.last_completed(id, facts.first(id)..=end);
         Some(Effort {
