@@ -66,11 +66,46 @@ impl Tester {
     }
 
     /// What became of a known fault in a copy of the code, whose tests have passed.
-    async fn canary(&self, briefing: &Briefing, files: &FileSet, passed: &TestRun) -> Option<Canary> {
-        let choice = self.canary.choice(&briefing.task)?;
-        let sandbox = self.sandbox().await.ok()?;
-        canary::fly(choice, sandbox, &self.limits, briefing, &named(files), passed.wall).await
+    ///
+    /// # Errors
+    /// Where it decides: one that is due was not tried.
+    async fn canary(&self, briefing: &Briefing, passed: &TestRun) -> Result<Option<Canary>, Failure> {
+        let sandbox = self.sandbox().await.map_err(|why| untried(&why))?;
+        let flown =
+            canary::fly(&self.canary, sandbox, &self.limits, briefing, &named(&briefing.files), passed.wall).await;
+        match flown {
+            Err(why) if self.canary.survived == Survived::Fails => Err(untried(&why)),
+            Err(why) => {
+                tracing::info!("a known fault was not tried: {why}");
+                Ok(None)
+            }
+            Ok(canary) => Ok(canary),
+        }
     }
+
+    /// Runs the tests of the files in sight, and tries them when they pass.
+    async fn judge(&self, briefing: &Briefing) -> Result<Judged, Failure> {
+        let run = self.run(&briefing.files).await?;
+        let canary = match run.outcome {
+            Outcome::Passed => self.canary(briefing, &run).await?,
+            _ => None,
+        };
+        let missed = self.canary.survived == Survived::Fails && canary.as_ref().is_some_and(|canary| canary.survived);
+        Ok(Judged { run, canary, missed })
+    }
+}
+
+/// What tests came to.
+struct Judged {
+    run: TestRun,
+    canary: Option<Canary>,
+    /// They did not notice a known fault, and that counts.
+    missed: bool,
+}
+
+fn untried(why: &str) -> Failure {
+    let message = format!("a known fault is due for these tests (canary \"strict\") and was not tried: {why}");
+    Failure::again(FailureKind::NoEvidence, message)
 }
 
 fn named(files: &FileSet) -> BTreeMap<String, Vec<u8>> {
@@ -85,30 +120,25 @@ pub(super) async fn work(desk: &Desk, briefing: &mut Briefing, usage: &mut Usage
     let tester = desk.tester.as_ref().ok_or_else(|| Failure::never(FailureKind::Internal, "this worker is no qa"))?;
     // Tests that qa wrote at an earlier attempt stay its own.
     let mut own: Vec<Artifact> = briefing.task.files.iter().filter(|file| file.role == Role::Qa).cloned().collect();
-    // A person who rejects a test run misses tests; those that are there would only pass again.
-    let missed = briefing.evidence.iter().any(Text::is_peoples);
-    if missed || !briefing.files.keys().any(|path| path.is_test()) {
-        own.extend(write(desk, briefing, usage).await?);
+    if !briefing.files.keys().any(|path| path.is_test()) {
+        own = write(desk, briefing, usage).await?;
     }
-    let mut run = tester.run(&briefing.files).await?;
-    if let Some(why) = broken(&run, &own, &briefing.files) {
-        // No code can pass tests that do not even begin, so their author is asked, and not the coder.
+    let mut judged = tester.judge(briefing).await?;
+    if let Some(why) = unsound(&judged, &own, &briefing.files) {
+        // No code can mend tests that are not the coder's, so their author is asked.
         own.iter().for_each(|file| drop(briefing.files.remove(&file.path)));
         briefing.evidence.push(Text { task: briefing.task.id.clone(), role: Role::Qa, content: rewrite_words(&why) });
         own = write(desk, briefing, usage).await?;
-        run = tester.run(&briefing.files).await?;
-        if let Some(why) = broken(&run, &own, &briefing.files) {
+        judged = tester.judge(briefing).await?;
+        if let Some(why) = unsound(&judged, &own, &briefing.files) {
             let why = limits::cut(&why, FAILURE_BYTES_MAX);
-            let message = format!("qa wrote tests that cannot be collected, also when it wrote them anew: {why}");
+            let message = format!("qa wrote tests that prove nothing, also when it wrote them anew: {why}");
             return Err(Failure::again(FailureKind::NoEvidence, message));
         }
     }
-    let canary = match run.outcome {
-        Outcome::Passed => tester.canary(briefing, &briefing.files, &run).await,
-        _ => None,
-    };
+    let Judged { run, canary, missed } = judged;
     let mut report = report(&run, code_hash(&briefing.task.files));
-    if tester.canary.survived == Survived::Fails && canary.as_ref().is_some_and(|canary| canary.survived) {
+    if missed {
         (report.passed, report.outcome) = (false, "canary".into());
     }
     let report = TestReport { canary, ..report };
@@ -124,6 +154,17 @@ async fn write(desk: &Desk, briefing: &mut Briefing, usage: &mut Usage) -> Resul
     Ok(stored)
 }
 
+/// Why tests of qa's own have to be written anew: they cannot be collected, or they missed a known fault where that counts.
+fn unsound(judged: &Judged, own: &[Artifact], all: &FileSet) -> Option<String> {
+    let fault = judged.canary.as_ref().filter(|_| judged.missed && !own.is_empty()).map(|canary| &canary.fault);
+    let missed = |fault| {
+        format!(
+            "A known fault in a copy of the code was not noticed ({fault}). Call what is tested, and compare what it gives."
+        )
+    };
+    fault.map(missed).or_else(|| broken(&judged.run, own, all).map(|why| format!("They cannot be collected:\n{why}")))
+}
+
 /// What pytest says of tests of qa's own that it cannot collect.
 fn broken(run: &TestRun, own: &[Artifact], all: &FileSet) -> Option<String> {
     if run.errors == 0 {
@@ -136,8 +177,7 @@ fn broken(run: &TestRun, own: &[Artifact], all: &FileSet) -> Option<String> {
 
 fn rewrite_words(why: &str) -> String {
     format!(
-        "pytest could not even collect the tests that you wrote:\n{why}\nThey are gone. Write them anew, and import only what \
-         the files define."
+        "The tests that you wrote prove nothing. {why}\nThey are gone. Write them anew, and import only what the files define."
     )
 }
 

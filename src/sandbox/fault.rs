@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::names::{function_name, is_test_file, without_strings};
+use crate::wire::ContentHash;
 
 /// What the function says that was made to fail.
 const MESSAGE: &str = "this function was made to fail, to see whether a test notices";
@@ -29,9 +30,10 @@ struct Place {
     indent: String,
 }
 
-/// The files with one function of the code made to fail; `choice` picks which one. Functions that a test names come first:
-/// whether the tests see the one thing that they speak of is the fairest question. `None` when there is no such function.
-pub fn with_fault(files: &BTreeMap<String, Vec<u8>>, choice: u64) -> Option<Faulty> {
+/// The files with one function of the code made to fail. Functions that a test names come first: whether the tests see the
+/// one thing that they speak of is the fairest question. Of these the code alone picks one, so that other tests that name
+/// the same functions meet the same fault. `None` when there is no such function.
+pub fn with_fault(files: &BTreeMap<String, Vec<u8>>) -> Option<Faulty> {
     let texts = files.iter().filter(|(path, _)| path.ends_with(".py"));
     let texts = texts.filter_map(|(path, bytes)| Some((path, std::str::from_utf8(bytes).ok()?)));
     let (tests, code): (Vec<_>, Vec<_>) = texts.partition(|(path, _)| is_test_file(path));
@@ -41,14 +43,23 @@ pub fn with_fault(files: &BTreeMap<String, Vec<u8>>, choice: u64) -> Option<Faul
     if places.iter().any(|place| named.contains(place.name.as_str())) {
         places.retain(|place| named.contains(place.name.as_str()));
     }
-    let count = u64::try_from(places.len()).ok().filter(|count| *count > 0)?;
-    let place = places.swap_remove(usize::try_from(choice % count).ok()?);
+    let code = code_under_test(files)?;
+    let lot =
+        |place: &Place| ContentHash::of(format!("{code} {} {} {}", place.path, place.line, place.name).as_bytes());
+    let place = places.into_iter().min_by_key(|place| lot(place).to_string())?;
     let text = std::str::from_utf8(files.get(&place.path)?).ok()?;
     let mut lines: Vec<String> = text.split_inclusive('\n').map(str::to_owned).collect();
     lines.insert(place.line.min(lines.len()), format!("{}raise RuntimeError({MESSAGE:?})\n", place.indent));
     let mut files = files.clone();
     files.insert(place.path.clone(), lines.concat().into_bytes());
     Some(Faulty { files, fault: format!("{}: {} raises an error", place.path, place.name) })
+}
+
+/// Identity of the Python files that are no tests, whatever tests them; `None` when there are none.
+pub fn code_under_test(files: &BTreeMap<String, Vec<u8>>) -> Option<ContentHash> {
+    let code = files.iter().filter(|(path, _)| path.ends_with(".py") && !is_test_file(path));
+    let lines: String = code.map(|(path, bytes)| format!("{}  {path}\n", ContentHash::of(bytes))).collect();
+    (!lines.is_empty()).then(|| ContentHash::of(lines.as_bytes()))
 }
 
 /// The public functions and methods of a source; `main` is left out, because it is rightly often tested by nobody.
@@ -87,8 +98,8 @@ mod tests {
         files.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec())).collect()
     }
 
-    fn changed(files: &[(&str, &str)], path: &str, choice: u64) -> (String, String) {
-        let faulty = with_fault(&set(files), choice).expect("a function to change");
+    fn changed(files: &[(&str, &str)], path: &str) -> (String, String) {
+        let faulty = with_fault(&set(files)).expect("a function to change");
         let text = String::from_utf8(faulty.files[path].clone()).unwrap();
         (faulty.fault, text.replace(&format!("({MESSAGE:?})"), ""))
     }
@@ -104,21 +115,39 @@ mod tests {
             ),
             ("def f():\n\n    # c\n    pass", "def f():\n    raise RuntimeError\n\n    # c\n    pass"),
         ] {
-            let (fault, text) = changed(&[("a.py", source)], "a.py", 7);
+            let (fault, text) = changed(&[("a.py", source)], "a.py");
             assert_eq!((fault.as_str(), text.as_str()), ("a.py: f raises an error", wanted));
         }
     }
 
     #[test]
-    fn what_a_test_names_comes_first_and_the_choice_is_stable() {
+    fn what_a_test_names_comes_first() {
         let code = "def one():\n    return 1\n\ndef two():\n    return 2\n\ndef main():\n    one()\n";
-        let files = [("a.py", code), ("test_a.py", "from a import two\n\ndef test_two():\n    assert two() == 2\n")];
-        for choice in 0..9 {
-            assert_eq!(changed(&files, "a.py", choice).0, "a.py: two raises an error");
-            assert_eq!(with_fault(&set(&files), choice), with_fault(&set(&files), choice));
+        for number in 0..9 {
+            let code = format!("{code}# {number}\n");
+            let files = [("a.py", code.as_str()), ("test_a.py", "from a import two\n\ndef test_two():\n    pass\n")];
+            assert_eq!(changed(&files, "a.py").0, "a.py: two raises an error");
         }
-        let faults: BTreeSet<String> = (0..9).map(|choice| changed(&files[..1], "a.py", choice).0).collect();
+        let fault = |number: u8| changed(&[("a.py", &format!("{code}# {number}\n"))], "a.py").0;
+        let faults: BTreeSet<String> = (0..9).map(fault).collect();
         assert_eq!(faults.len(), 2, "without tests that name one, each of the two: {faults:?}");
+    }
+
+    /// Whoever changes tests until another fault is drawn would pass in the end.
+    #[test]
+    fn other_tests_of_the_same_functions_meet_the_same_fault() {
+        let body = |number: usize| format!("def f{number}():\n    return {number}\n\n");
+        let code: String = (0..9).map(body).collect();
+        let names: String = (0..9).map(|number| format!("a.f{number} ")).collect();
+        let faults: BTreeSet<String> = (0..20)
+            .map(|number| format!("import a\n# {names}\ndef test_it():\n    assert {number} == {number}\n"))
+            .map(|tests| changed(&[("a.py", &code), ("test_a.py", &tests)], "a.py").0)
+            .collect();
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        let tests = |text: &str| code_under_test(&set(&[("a.py", &code), ("test_a.py", text)]));
+        assert_eq!(tests("x"), tests("y"));
+        assert_ne!(tests("x"), code_under_test(&set(&[("a.py", "pass")])));
+        assert_eq!(code_under_test(&set(&[("test_a.py", "pass"), ("a.txt", "x")])), None);
     }
 
     #[test]
@@ -133,10 +162,10 @@ mod tests {
             "def f():\n",
             "def f))(:\n    pass\n",
         ] {
-            assert_eq!(with_fault(&set(&[("a.py", source)]), 3), None, "{source}");
+            assert_eq!(with_fault(&set(&[("a.py", source)])), None, "{source}");
         }
-        assert_eq!(with_fault(&set(&[("test_a.py", "def helper():\n    pass\n")]), 3), None, "tests are not the code");
+        assert_eq!(with_fault(&set(&[("test_a.py", "def helper():\n    pass\n")])), None, "tests are not the code");
         let bytes = BTreeMap::from([("a.py".to_owned(), vec![0xff])]);
-        assert_eq!(with_fault(&bytes, 3), None);
+        assert_eq!(with_fault(&bytes), None);
     }
 }

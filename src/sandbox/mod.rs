@@ -42,7 +42,7 @@ mod tier;
 mod verdict;
 
 pub use error::{Attempt, SandboxError};
-pub use fault::{Faulty, with_fault};
+pub use fault::{Faulty, code_under_test, with_fault};
 pub use helper::helper_main;
 pub use limits::Limits;
 pub use python::Python;

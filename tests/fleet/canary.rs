@@ -90,6 +90,33 @@ async fn where_it_is_strict_a_missed_fault_sends_the_coder_back() {
     assert!(tests_of(&reply(&server, &run, Role::Qa, 2, 2).await).passed);
 }
 
+/// Tests of qa's own that miss a fault are its own to mend: within the attempt, then with its next one. The coder is not sent back.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_it_is_strict_qa_writes_its_own_weak_tests_anew_and_blames_nobody() {
+    let of_qa = |tests: &str, attempt: u32, nth: u32| {
+        let answer = json!({ "files": [{ "path": "test_made.py", "content": tests }] });
+        at(json_rule(Role::Qa, 0, &answer), attempt, nth)
+    };
+    let coder = at(json_rule(Role::Coder, 0, &files(&[("made.py", CODE)])), 1, 0);
+    let rules = [coder, of_qa(WEAK, 1, 0), of_qa(WEAK, 1, 1), of_qa(WEAK, 2, 0), of_qa(TESTS, 2, 1)];
+    let (server, run, _) = tested(&rules, &[ALWAYS, ("OARLOCK_CANARY", "strict")], "It is made.").await;
+    let first = reply(&server, &run, Role::Qa, 2, 1).await;
+    let failure = first.failure().expect("no verdict");
+    assert_eq!((failure.kind, first.usage.calls), (FailureKind::NoEvidence, 2), "{failure}");
+    assert!(failure.message.contains("made.py: double raises an error"), "{failure}");
+    let second = reply(&server, &run, Role::Qa, 2, 2).await;
+    assert_eq!(
+        (tests_of(&second).passed, tests_of(&second).canary.as_ref().map(|canary| canary.survived)),
+        (true, Some(false))
+    );
+    assert_eq!(asked_coder(&server, &run).await, 1, "the coder was sent back in vain");
+}
+
+async fn asked_coder(server: &TestServer, run: &RunId) -> usize {
+    let history = server.store.runs.history(run).await.unwrap();
+    history.iter().filter(|entry| entry.message.to.to_string() == "coder").count()
+}
+
 /// The tests import what is not there. That is no fault of the code: the coder is not sent back.
 #[tokio::test(flavor = "multi_thread")]
 async fn qa_writes_its_own_broken_tests_anew_and_blames_nobody() {
@@ -109,9 +136,7 @@ async fn qa_writes_its_own_broken_tests_anew_and_blames_nobody() {
     assert!(failure.message.contains("SyntaxError") || failure.message.contains("test_made.py"), "{failure}");
     let second = reply(&server, &run, Role::Qa, 2, 2).await;
     assert_eq!((tests_of(&second).ok, second.usage.calls, second.artifacts().len()), (1, 2, 1));
-    let history = server.store.runs.history(&run).await.unwrap();
-    let of_coder = history.iter().filter(|entry| entry.message.to.to_string() == "coder").count();
-    assert_eq!(of_coder, 1, "the coder was sent back in vain");
+    assert_eq!(asked_coder(&server, &run).await, 1, "the coder was sent back in vain");
 }
 
 /// The last lines of the answer are the evidence, whatever the prose before them says.
