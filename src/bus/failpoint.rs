@@ -40,6 +40,8 @@ pub enum Point {
     Due,
     /// A deadline's failure is stored as the result.
     Late,
+    /// A question that gets no answer has a failure for its result.
+    Refuse,
     /// The run's own result is stored.
     Result,
     /// `canceled` is stored as the result of what a decision stopped.
@@ -112,7 +114,7 @@ static ARMED: OnceLock<Armed> = OnceLock::new();
 
 impl Point {
     /// All steps, in the order of a run's life.
-    pub const ALL: [Point; 27] = [
+    pub const ALL: [Point; 28] = [
         Point::Goal,
         Point::Record,
         Point::Start,
@@ -127,6 +129,7 @@ impl Point {
         Point::Later,
         Point::Due,
         Point::Late,
+        Point::Refuse,
         Point::Result,
         Point::Cancel,
         Point::End,

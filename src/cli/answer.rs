@@ -35,6 +35,9 @@ pub(super) fn print(reply: &Reply, shape: Shape, kept: bool) -> anyhow::Result<(
     }
     match &reply.outcome {
         Outcome::Completed { .. } => Ok(()),
+        Outcome::Question(question) => {
+            Err(ended(Exit::Failed, format!("run {} asks {}: {}", reply.run, question.to, question.text)))
+        }
         Outcome::Canceled { reason } => {
             let again = if kept { format!("\n  try again: oarlock retry {}", reply.run) } else { String::new() };
             Err(ended(Exit::Failed, format!("run {} was canceled: {reason}{again}", reply.run)))

@@ -34,6 +34,7 @@ mod models;
 mod people;
 mod progress;
 mod ps;
+mod questions;
 mod retry;
 mod run;
 mod shell;
@@ -136,6 +137,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Verb::Inbox(args) => people::inbox(&config, args).await,
         Verb::Approve(args) => people::approve(&config, args).await,
         Verb::Reject(args) => people::reject(&config, args).await,
+        Verb::Answer(args) => questions::answer(&config, args).await,
         Verb::Note(args) => people::note(&config, args).await,
         Verb::Pause(args) => people::hold(&config, args, "pause").await,
         Verb::Resume(args) => people::hold(&config, args, "resume").await,

@@ -14,7 +14,7 @@ use crate::bus::Bus;
 use crate::bus::clock::since;
 use crate::store::Store;
 use crate::wire::subject::TaskSubject;
-use crate::wire::{ItemView, Plan, Report, Role, RunId, TaskId};
+use crate::wire::{ItemKind, ItemView, Otherwise, Plan, Report, Role, RunId, TaskId};
 
 /// Something that waits, and whose it is.
 #[derive(serde::Deserialize)]
@@ -66,20 +66,27 @@ pub(super) async fn inbox(config: &Config, args: InboxArgs) -> anyhow::Result<()
 pub(super) fn line(item: &ItemView, now: i64) -> String {
     let nanos = |seconds: i64| seconds.saturating_mul(1_000_000_000);
     let (waited, left) = (short(since(now, nanos(item.since))), short(since(nanos(item.until), now)));
-    let default = if item.default == crate::wire::Otherwise::Approve { "approved" } else { "the run ends" };
+    let default = match (item.default, item.kind) {
+        (Otherwise::Reject, _) => "the run ends",
+        (Otherwise::Approve, ItemKind::Question) => "it decides alone",
+        (Otherwise::Approve, _) => "approved",
+    };
     let quorum = if item.quorum > 1 { format!(", {} people must say the same", item.quorum) } else { String::new() };
-    let what = match item.task.as_str() {
-        "run" => "paused".to_owned(),
-        task => format!("{task} #{} by {}", item.attempt, item.role),
+    let (task, attempt, role) = (&item.task, item.attempt, item.role);
+    let what = match item.kind {
+        ItemKind::Pause => "paused".to_owned(),
+        ItemKind::Approval => format!("{task} #{attempt} by {role}"),
+        ItemKind::Question => format!("{role} asks ({task} #{attempt})"),
     };
     format!("{what}, since {waited}; in {left} {default}{quorum}")
 }
 
 /// The same with what to do about it; the line of a run's page.
 pub(super) fn waits(run: &RunId, item: &ItemView, now: i64) -> String {
-    let how = match item.task == TaskId::run() {
-        true => format!("resume {run}"),
-        false => format!("approve {run}/{}", item.item),
+    let how = match item.kind {
+        ItemKind::Pause => format!("resume {run}"),
+        ItemKind::Approval => format!("approve {run}/{}", item.item),
+        ItemKind::Question => format!("answer {run}/{} TEXT", item.item),
     };
     format!("waits for a person: {}: oarlock {how}", line(item, now))
 }

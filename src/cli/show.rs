@@ -10,7 +10,7 @@ use super::people::waits;
 use super::show_task;
 use super::story::{Story, first_line, mark, short, tree};
 use crate::store::Store;
-use crate::wire::{RunId, TaskView};
+use crate::wire::{ItemKind, RunId, TaskView};
 
 pub(super) async fn show(config: &Config, args: ShowArgs) -> anyhow::Result<()> {
     let (run, task) = control::parse(&args.what)?;
@@ -63,7 +63,12 @@ fn print(story: &Story, now: i64) -> anyhow::Result<()> {
             out_marked(&line, mark)?;
         }
     }
-    seen.waiting.iter().try_for_each(|item| out(&waits(&seen.run, item, now)))?;
+    for item in &seen.waiting {
+        out(&waits(&seen.run, item, now))?;
+        if item.kind == ItemKind::Question {
+            out(&format!("  {}", first_line(&item.text)))?;
+        }
+    }
     if let Some(failure) = &seen.failure {
         out(&format!("failed: {failure}"))?;
     }

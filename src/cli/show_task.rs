@@ -234,6 +234,7 @@ fn print_reply(reply: Option<&Reply>) -> anyhow::Result<()> {
         (Outcome::Completed { .. }, None) => "completed",
         (Outcome::Completed { .. }, Some(true)) => "passed",
         (Outcome::Completed { .. }, Some(false)) => "found faults",
+        (Outcome::Question(_), _) => "asked a question",
         (Outcome::Failed { .. }, _) => "failed",
         (Outcome::Canceled { .. }, _) => "canceled",
     };

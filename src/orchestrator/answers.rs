@@ -13,7 +13,7 @@ use super::planning::completed;
 use super::{Orchestrator, view};
 use crate::store::{Heard, Recorded};
 use crate::wire::subject::TaskSubject;
-use crate::wire::{Event, EventKind, Input, ItemId, Plan, RunId, RunStatus, Said, TaskId, limits};
+use crate::wire::{Event, EventKind, Input, ItemId, ItemKind, Plan, RunId, RunStatus, Said, TaskId, limits};
 
 /// Runs that one look into the inbox reads.
 const INBOX_RUNS_MAX: usize = 200;
@@ -22,7 +22,7 @@ const HOLD_TRIES_MAX: u32 = 8;
 /// Said when nobody gave a reason.
 const REASON: &str = "no reason was given";
 
-fn conflict<T>(why: String) -> Result<T, Refused> {
+pub(super) fn conflict<T>(why: String) -> Result<T, Refused> {
     Err(Refused::Because(409, why))
 }
 
@@ -38,7 +38,7 @@ async fn known(of: &Orchestrator, run: &RunId) -> Result<(Facts, bool), Refused>
 }
 
 /// The facts of a run that is not over.
-async fn alive(of: &Orchestrator, run: &RunId) -> Result<Facts, Refused> {
+pub(super) async fn alive(of: &Orchestrator, run: &RunId) -> Result<Facts, Refused> {
     match known(of, run).await? {
         (facts, false) => Ok(facts),
         (_, true) => is_over(run),
@@ -75,7 +75,7 @@ fn in_force(of: &Orchestrator, facts: &Facts) -> Attempts {
 /// The results that can be approved now.
 fn open(of: &Orchestrator, facts: &Facts) -> Vec<Item> {
     let items = gates::items(facts, &in_force(of, facts), &of.settings.rules);
-    items.into_iter().filter(|item| item.task != TaskId::run()).collect()
+    items.into_iter().filter(|item| item.kind == ItemKind::Approval).collect()
 }
 
 /// Approves, rejects or edits one item.
@@ -197,12 +197,20 @@ fn chosen(of: &Orchestrator, facts: &Facts, asked: &Asked, says: &Said) -> Resul
         task: task.clone(),
         role: reply.role,
         attempt: *attempt,
+        kind: ItemKind::Approval,
     });
     match (named, open.len()) {
-        (Some(named), _) => known.into_iter().find(|item| item.id == named).ok_or_else(|| {
-            let why = format!("there is no item {named} in run {}{}", asked.run, others(of, facts));
-            Refused::Because(404, why)
-        }),
+        (Some(named), _) => match known.into_iter().find(|item| item.id == named) {
+            Some(item) if facts.result(&item.task, item.attempt).is_some_and(|reply| reply.question().is_some()) => {
+                let why = format!("{named} is a question: answer it with `oarlock answer {}/{named} TEXT`", asked.run);
+                Err(Refused::Because(400, why))
+            }
+            Some(item) => Ok(item),
+            None => {
+                let why = format!("there is no item {named} in run {}{}", asked.run, others(of, facts));
+                Err(Refused::Because(404, why))
+            }
+        },
         (None, 1) => Ok(open.swap_remove(0)),
         (None, 0) => {
             // Said a second time, when the first has had its effect.

@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Orchestrator, answers, cancel, retry, view};
+use super::{Orchestrator, answering, answers, cancel, retry, view};
 use crate::bus::{Answer, DoorRequest};
 use crate::store::StoreError;
 use crate::wire::subject::{HEADER_RUN, HEADER_STATUS};
@@ -14,14 +14,12 @@ use crate::worker::error_answer;
 /// Runs that one `list` shows.
 const LIST_MAX: usize = 100;
 /// The verbs of this version.
-const VERBS: [&str; 13] = [
-    "list", "status", "cancel", "retry", "requeue", "drop", "inbox", "approve", "reject", "edit", "note", "pause",
-    "resume",
+const VERBS: [&str; 14] = [
+    "list", "status", "cancel", "retry", "requeue", "drop", "inbox", "approve", "reject", "edit", "answer", "note",
+    "pause", "resume",
 ];
 /// Verbs that take words after the run.
-const WORDY: [&str; 2] = ["reject", "note"];
-/// Verbs of later versions; they are known, and answered as not there yet.
-const LATER_VERBS: [&str; 1] = ["answer"];
+const WORDY: [&str; 3] = ["reject", "answer", "note"];
 
 /// What a control request is about.
 #[derive(Debug, Deserialize)]
@@ -49,7 +47,7 @@ pub(super) struct Asked {
     /// Who says it.
     #[serde(default)]
     pub(super) by: Option<String>,
-    /// The words of a note.
+    /// The words of a note or an answer.
     #[serde(default)]
     pub(super) text: Option<String>,
 }
@@ -103,12 +101,7 @@ pub(super) async fn control(of: &Orchestrator, request: &DoorRequest) -> Answer 
         return list(of).await;
     }
     if !VERBS.contains(&verb) {
-        let known = VERBS.join(", ");
-        let why = match LATER_VERBS.contains(&verb) {
-            true => format!("the verb {verb} is not implemented in this version; there are: {known}"),
-            false => format!("there is no verb {verb:?}; there are: {known}"),
-        };
-        return Answer::error(501, &why);
+        return Answer::error(501, &format!("there is no verb {verb:?}; there are: {}", VERBS.join(", ")));
     }
     if verb == "inbox" && [&b""[..], b"null", b"{}"].contains(&request.payload.trim_ascii()) {
         return answer(answers::inbox(of, None).await);
@@ -125,6 +118,7 @@ pub(super) async fn control(of: &Orchestrator, request: &DoorRequest) -> Answer 
         "requeue" => retry::requeue(of, &asked).await,
         "inbox" => answers::inbox(of, Some(&asked.run)).await,
         "approve" | "reject" | "edit" => answers::decide(of, &asked, verb).await,
+        "answer" => answering::answer(of, &asked).await,
         "note" => answers::note(of, &asked).await,
         "pause" => answers::hold(of, &asked, &Said::Pause).await,
         "resume" => answers::hold(of, &asked, &Said::Resume).await,

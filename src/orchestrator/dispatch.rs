@@ -11,9 +11,10 @@ use super::facts::Facts;
 use super::gates;
 use super::loops::normal;
 use super::next::{Attempts, Job, checks_of, targets};
+use super::questions::{self, Told};
 use crate::wire::{
-    Artifact, Content, ContentHash, ContextItem, FilePath, Finding, Message, MessageType, Metadata, Note, Party, Plan,
-    Reply, Report, Role, Root, RunId, StateView, Task, TaskId, WIRE_VERSION, limits,
+    Artifact, Asked, Content, ContentHash, ContextItem, FilePath, Finding, Message, MessageType, Metadata, Note, Party,
+    Plan, PlanTask, Question, Reply, Report, Role, Root, RunId, StateView, Task, TaskId, WIRE_VERSION, limits,
 };
 
 /// Bytes of a goal that travels inside a task.
@@ -22,6 +23,10 @@ const GOAL_INLINE_BYTES_MAX: usize = 64 * 1024;
 const FINDINGS_MAX: usize = 100;
 /// Bytes of a finding's words beside its id; they stand whole in the evidence.
 const FINDING_BYTES_MAX: usize = 300;
+/// Room for the mark where a text was cut, in bytes.
+const CUT_MARK_BYTES: usize = 64;
+/// Bytes of one question and its answer, in the task that asked.
+const ANSWER_BYTES_MAX: usize = 32 * 1024;
 /// Description of the planner's task.
 const PLAN_TASK: &str = "Make a plan for the goal.";
 /// Description of the synthesizer's task.
@@ -44,7 +49,9 @@ impl Dispatch<'_> {
         let goal = self.goal(&mut room);
         let evidence = self.evidence(job).into_iter().map(|reply| self.item(reply, &mut room));
         let evidence = self.rejection(job).into_iter().chain(evidence).collect();
-        let context = self.context(job).into_iter().map(|reply| self.item(reply, &mut room)).collect();
+        let told = questions::told(self.facts, &job.task, job.attempt);
+        let told = told.into_iter().map(|told| answer(told, &mut room)).collect::<Vec<_>>();
+        let context = self.context(job).into_iter().map(|reply| self.item(reply, &mut room)).chain(told).collect();
         Task {
             v: WIRE_VERSION,
             run: self.run.clone(),
@@ -59,6 +66,8 @@ impl Dispatch<'_> {
             files: files_in_sight(self.facts, self.attempts, &job.task, job.attempt, job.role),
             state: self.seen(job),
             notes: self.notes(job),
+            asked_by: questions::question(self.facts, &job.task).map(|(asker, _)| asker.role),
+            attended: self.facts.goal.gates.ask,
             limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
             budget: None,
         }
@@ -78,9 +87,19 @@ impl Dispatch<'_> {
             reference: Some(self.root.task(&task.subject())),
             budget: task.budget,
         };
-        let from = Party::Role(Role::Orchestrator);
-        let to = Party::Role(task.role);
-        let message = Message::new(from, to, MessageType::Request, task.description.clone(), metadata);
+        let message = match questions::question(self.facts, &task.id) {
+            Some((asker, question)) => {
+                // The same words to the same party are the same question, whoever's and about whatever files.
+                let input = Some(ContentHash::of(question.to.to_string().as_bytes()));
+                let to = if question.to == Asked::User { Party::User } else { Party::Role(task.role) };
+                let (kind, metadata) = (MessageType::Question, Metadata { input, ..metadata });
+                Message::new(Party::Role(asker.role), to, kind, task.description.clone(), metadata)
+            }
+            None => {
+                let (from, to) = (Party::Role(Role::Orchestrator), Party::Role(task.role));
+                Message::new(from, to, MessageType::Request, task.description.clone(), metadata)
+            }
+        };
         Message { state: task.state.clone(), ..message }
     }
 
@@ -91,20 +110,27 @@ impl Dispatch<'_> {
     }
 
     /// One more than the most hops among the requests of this generation that led to the task: the planner's, those whose
-    /// replies it carries, and its own before.
+    /// replies it carries, whoever asks it, and its own before.
     fn hops(&self, task: &Task) -> u32 {
         let carried: BTreeSet<_> =
             task.context.iter().chain(&task.evidence).map(|item| (&item.task, item.attempt)).collect();
-        let plan = TaskId::plan();
+        let (plan, asker) = (TaskId::plan(), task.id.asker());
         let led = |about: &&Metadata| {
             let before = about.task == task.id && about.attempt < task.attempt;
-            before || (about.task == plan && task.id != plan) || carried.contains(&(&about.task, about.attempt))
+            let asker = asker.as_ref().is_some_and(|(id, attempt)| about.task == *id && about.attempt == *attempt);
+            before
+                || asker
+                || (about.task == plan && task.id != plan)
+                || carried.contains(&(&about.task, about.attempt))
         };
         let sent = self.facts.messages().map(|message| &message.metadata);
         sent.filter(led).map(|about| about.hops).max().unwrap_or(0).saturating_add(1)
     }
 
     fn description(&self, job: &Job) -> String {
+        if let Some((_, question)) = questions::question(self.facts, &job.task) {
+            return limits::cut(question.text.trim(), limits::DESCRIPTION_BYTES_MAX - CUT_MARK_BYTES);
+        }
         let planned = self.facts.plan.as_ref().and_then(|plan| plan.task(&job.task));
         match (planned, job.role) {
             (Some(task), _) => task.description.clone(),
@@ -145,6 +171,9 @@ impl Dispatch<'_> {
         let Some(plan) = &self.facts.plan else {
             return Vec::new();
         };
+        if let Some((_, question)) = questions::question(self.facts, &job.task) {
+            return self.known(plan, question);
+        }
         let ids: Vec<&TaskId> = match plan.task(&job.task) {
             Some(task) => task.depends_on.iter().collect(),
             None => plan.tasks.iter().map(|task| &task.id).collect(),
@@ -158,6 +187,16 @@ impl Dispatch<'_> {
             replies.extend(answers.filter(|reply| matches!(reply.report(), Some(Report::Answers(_)))));
         }
         replies
+    }
+
+    /// What whoever answers a question has said so far: the task that is asked, or all tasks of the role that is.
+    fn known<'b>(&'b self, plan: &'b Plan, question: &Question) -> Vec<&'b Reply> {
+        let asked = |task: &&PlanTask| match &question.to {
+            Asked::Task(id) => task.id == *id,
+            Asked::Role(role) => task.role == *role,
+            Asked::User | Asked::Nobody(_) => false,
+        };
+        plan.tasks.iter().filter(asked).filter_map(|task| questions::done(self.facts, &task.id)).collect()
     }
 
     /// What reviewers found in the attempt before, for a coder to answer.
@@ -210,6 +249,14 @@ impl Dispatch<'_> {
         }
         notes
     }
+}
+
+/// A question and its answer, as a task shows them.
+fn answer(told: Told, room: &mut usize) -> ContextItem {
+    let Told { question, role, attempt, text } = told;
+    let text = limits::cut(&text, (*room).min(ANSWER_BYTES_MAX));
+    *room = room.saturating_sub(json_bytes(&text));
+    ContextItem { task: question, role, attempt, content: Content::inline(text) }
 }
 
 /// The files that an attempt of a task gets: attached ones, then those of the tasks before, then those of the attempts before; a

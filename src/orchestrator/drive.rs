@@ -201,14 +201,17 @@ impl<'a> Drive<'a> {
                     Err(Unsent::Lost(lost)) => return Ok(Stop::Lost(lost)),
                     Err(Unsent::Failed(failure)) => return self.fail(failure).await,
                 },
+                Step::Refuse(refused) => match self.refuse_questions(refused).await? {
+                    Ok(()) => continue,
+                    Err(lost) => return Ok(Stop::Lost(lost)),
+                },
                 Step::Complete => return self.complete().await,
                 Step::Fail(failure) => return self.fail(failure).await,
             }
             if let Err(lost) = self.set_alarm().await? {
                 return Ok(Stop::Lost(lost));
             }
-            let wake = self.next_wake().min(Instant::now() + Duration::from_secs(RECONCILE_S));
-            let wake = self.waits.next.map_or(wake, |next| next.min(wake));
+            let wake = self.wake();
             tokio::select! {
                 message = self.live.next() => match message {
                     Some(message) => self.hear(&message).await,
@@ -227,6 +230,12 @@ impl<'a> Drive<'a> {
                 () = stop.cancelled() => return Ok(Stop::Drain),
             }
         }
+    }
+
+    /// When this holder looks again at the latest.
+    fn wake(&self) -> Instant {
+        let wake = self.next_wake().min(Instant::now() + Duration::from_secs(RECONCILE_S));
+        self.waits.next.map_or(wake, |next| next.min(wake))
     }
 
     /// Does what is to be done before the next step is decided; true when the facts have changed by it.
@@ -340,6 +349,7 @@ fn result_event(reply: &Reply) -> Event {
     let kind = match (&reply.outcome, reply.passed()) {
         (Outcome::Completed { .. }, Some(false)) => EventKind::Rejected,
         (Outcome::Completed { .. }, _) => EventKind::Completed,
+        (Outcome::Question(_), _) => EventKind::Question,
         _ => EventKind::Failed,
     };
     let line = reply.text().lines().next().unwrap_or_default();

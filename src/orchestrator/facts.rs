@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 
 use crate::store::{Heard, HistoryEntry, Store, StoreError};
 use crate::wire::{
-    Artifact, Goal, Message, Outcome, Plan, Reply, Restart, Role, RunId, RunRecord, StateVerdict, StateView, TaskId,
-    Usage,
+    Artifact, Goal, Message, Outcome, Plan, Question, Reply, Restart, Role, RunId, RunRecord, StateVerdict, StateView,
+    TaskId, Usage,
 };
 
 /// One attempt of a task.
@@ -150,6 +150,12 @@ impl Facts {
         let first = self.first(task).min(until);
         let of_task = self.results.range((task.clone(), first)..=(task.clone(), until));
         of_task.filter(|(_, reply)| reply.failure().is_some()).fold(0, |count, _| count + 1)
+    }
+
+    /// The questions of a task in this generation, each with the attempt that asked, the oldest first.
+    pub(super) fn questions(&self, task: &TaskId) -> impl Iterator<Item = (u32, &Question)> {
+        let of_task = self.results.range((task.clone(), self.first(task))..=(task.clone(), u32::MAX));
+        of_task.filter_map(|((_, attempt), reply)| Some((*attempt, reply.question()?)))
     }
 
     /// The newest attempt of a task that was asked for or answered; 0 when none was.

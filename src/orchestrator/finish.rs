@@ -152,7 +152,7 @@ fn end(record: &mut RunRecord, status: RunStatus) {
 pub(super) fn status_of(reply: &Reply) -> RunStatus {
     match reply.outcome {
         Outcome::Completed { .. } => RunStatus::Completed,
-        Outcome::Failed { .. } => RunStatus::Failed,
+        Outcome::Failed { .. } | Outcome::Question(_) => RunStatus::Failed,
         Outcome::Canceled { .. } => RunStatus::Canceled,
     }
 }

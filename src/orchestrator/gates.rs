@@ -1,15 +1,17 @@
 //! What waits for people, and what they decided: pure functions of the stored facts, like every other decision.
 //!
-//! An item is the result of one attempt (of the planner, of a planned task, of the synthesizer), or a pause of the run. It is
-//! never stored: it is there because the attempt has its reply and nobody has decided about it. Votes count in the order
+//! An item is the result of one attempt (of the planner, of a planned task, of the synthesizer), a question to a person, or a
+//! pause of the run. It is never stored: it is there because the attempt has its reply and nobody has decided about it. Votes count in the order
 //! of their revisions, and the first that completes a quorum decides; what is said later changes nothing.
 
 use super::facts::Facts;
 use super::next::{Attempts, Rules, rejects};
 use super::planning::proposed;
+use super::questions::Questions;
 use crate::store::{Heard, Store, StoreError};
 use crate::wire::{
-    Approve, Failure, FailureKind, ItemId, Note, Otherwise, Outcome, Plan, Reply, Role, RunId, Said, TaskId, limits,
+    Approve, Asked, Failure, FailureKind, ItemId, ItemKind, Note, Otherwise, Outcome, Plan, Reply, Role, RunId, Said,
+    TaskId, limits,
 };
 
 /// Bytes of people's reasons that the failure of a run shows.
@@ -28,6 +30,16 @@ pub(super) struct Item {
     pub(super) role: Role,
     /// The attempt; the generation for a pause.
     pub(super) attempt: u32,
+    /// What is wanted.
+    pub(super) kind: ItemKind,
+}
+
+impl Item {
+    /// The item that a reply leads to.
+    pub(super) fn of(reply: &Reply, kind: ItemKind) -> Self {
+        let (task, role, attempt) = (reply.task.clone(), reply.role, reply.attempt);
+        Self { id: ItemId::of(&task, attempt), task, role, attempt, kind }
+    }
 }
 
 /// What became of an item.
@@ -86,6 +98,15 @@ pub(super) fn decided<'a>(facts: &'a Facts, task: &TaskId, attempt: u32) -> Opti
     None
 }
 
+/// The answer of a person to what an attempt asked, or that the time for it is over: whichever was there first.
+pub(super) fn answered<'a>(facts: &'a Facts, task: &TaskId, attempt: u32) -> Option<&'a Heard> {
+    if facts.inputs.is_empty() || facts.result(task, attempt)?.question()?.to != Asked::User {
+        return None;
+    }
+    let said = said(facts, &ItemId::of(task, attempt)).into_iter();
+    said.into_iter().find(|heard| matches!(heard.input.says, Said::Answer { .. } | Said::Lapse))
+}
+
 fn reasons(votes: &[&&Heard]) -> String {
     let reason = |vote: &&&Heard| match &vote.input.says {
         Said::Reject { reason } => format!("{} rejected it: {reason}", vote.input.by),
@@ -107,7 +128,10 @@ fn asks(facts: &Facts, rules: &Rules, task: &TaskId, role: Role) -> bool {
 
 /// False for a run that nobody said anything about and that asks nobody.
 pub(super) fn may_wait(facts: &Facts, rules: &Rules) -> bool {
-    !facts.inputs.is_empty() || !rules.approve.is_empty() || facts.goal.gates.approve != Approve::None
+    !facts.inputs.is_empty()
+        || !rules.approve.is_empty()
+        || facts.goal.gates.approve != Approve::None
+        || facts.goal.gates.ask
 }
 
 /// Since when items wait, by the server's clock, in nanoseconds since 1970: the time of the reply, or of the pause. One whose
@@ -142,10 +166,7 @@ pub(super) fn gate<'a>(facts: &'a Facts, rules: &Rules, reply: &Reply) -> Gate<'
 pub(super) fn items(facts: &Facts, attempts: &Attempts, rules: &Rules) -> Vec<Item> {
     let mut items: Vec<Item> = paused(facts).into_iter().collect();
     let open = |reply: &&Reply| gate(facts, rules, reply) == Gate::Open;
-    let item = |reply: &Reply| {
-        let (task, role, attempt) = (reply.task.clone(), reply.role, reply.attempt);
-        Item { id: ItemId::of(&task, attempt), task, role, attempt }
-    };
+    let item = |reply: &Reply| Item::of(reply, ItemKind::Approval);
     let newest = |task: TaskId, from: u32| {
         let mut of_task = facts.results.range((task.clone(), from)..=(task, u32::MAX));
         of_task.next_back().map(|(_, reply)| reply)
@@ -163,6 +184,7 @@ pub(super) fn items(facts: &Facts, attempts: &Attempts, rules: &Rules) -> Vec<It
             items.extend(newest(TaskId::answer(), first).filter(open).map(item));
         }
     }
+    items.extend(Questions { facts, plan: facts.plan.as_ref(), rules }.people());
     items
 }
 
@@ -174,6 +196,7 @@ pub(super) fn paused(facts: &Facts) -> Option<Item> {
         task: TaskId::run(),
         role: Role::Orchestrator,
         attempt: facts.generation,
+        kind: ItemKind::Pause,
     })
 }
 

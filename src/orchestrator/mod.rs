@@ -4,6 +4,7 @@
 //! facts (`next`), so any orchestrator can go on with any run at any moment; the fence (`claim`) sees to it that only one
 //! of them acts. No process owns state that dies with it.
 
+mod answering;
 mod answers;
 mod budget;
 mod cancel;
@@ -26,11 +27,13 @@ mod next;
 mod park;
 mod planning;
 mod proposals;
+mod questions;
 mod restart;
 mod retell;
 mod retry;
 mod send;
 mod sweep;
+mod synthesis;
 mod view;
 
 use std::collections::HashMap;

@@ -13,6 +13,8 @@ use super::facts::Facts;
 use super::gates::{self, Decision, Gate, rejected_for_good, unanswered};
 use super::loops::progress;
 use super::planning;
+use super::questions::Questions;
+use super::synthesis::{answer_step, no_answer};
 use crate::roles::RetryPolicy;
 use crate::wire::{ContentHash, Failure, FailureKind, Outcome, Plan, PlanTask, Reply, Retry, Role, TaskId, limits};
 
@@ -26,6 +28,8 @@ pub enum Step {
     Adopt(Plan),
     /// These attempts should be on their way. Those that are already are named again.
     Want(Vec<Job>),
+    /// These questions get no answer: each has this failure for its result.
+    Refuse(Vec<(Job, Failure)>),
     /// All that is left to do waits for people.
     Wait,
     /// The run is done: the synthesizer has answered.
@@ -71,12 +75,19 @@ impl Rules {
 pub struct Job {
     /// The task.
     pub task: TaskId,
-    /// Its role.
+    /// Its role; the orchestrator for a question to a person.
     pub role: Role,
     /// The attempt.
     pub attempt: u32,
     /// How long after its request it should begin.
     pub delay: Duration,
+}
+
+impl Job {
+    /// True for a question to a person, which is written into the history and no more.
+    pub(super) fn is_for_people(&self) -> bool {
+        self.role == Role::Orchestrator
+    }
 }
 
 /// The attempt in force of each planned task.
@@ -184,6 +195,10 @@ fn raised(situation: &Situation<'_>, task: &PlanTask) -> Result<Option<u32>, Fai
         Outcome::Canceled { reason } => {
             Err(Failure::never(FailureKind::Internal, format!("task {} was canceled: {reason}", task.id)))
         }
+        Outcome::Question(_) => {
+            let goes_on = Questions { facts, plan: Some(plan), rules }.goes_on(&task.id, attempt)?;
+            Ok(goes_on.then_some(attempt + 1))
+        }
         Outcome::Completed { .. } if rejects(reply) && targets(plan, task).is_empty() => {
             let text = limits::cut(reply.text(), SHOWN_BYTES);
             let message = format!("{} found faults in task {}, and nobody can mend them: {text}", task.role, task.id);
@@ -259,9 +274,14 @@ fn reworked(situation: &Situation<'_>, task: &PlanTask) -> Result<Option<u32>, F
 
 /// The newest attempt of a task and of all that builds on it.
 pub(super) fn newest_built_on(plan: &Plan, id: &TaskId, attempt: impl Fn(&TaskId) -> u32) -> u32 {
+    built_on(plan, id).map(|other| attempt(&other.id)).max().unwrap_or_default()
+}
+
+/// A task and all that builds on it.
+fn built_on<'a>(plan: &'a Plan, id: &'a TaskId) -> impl Iterator<Item = &'a PlanTask> {
     let builds_on_it =
         |other: &&PlanTask| other.id == *id || plan.ancestors(&other.id).iter().any(|before| before.id == *id);
-    plan.tasks.iter().filter(builds_on_it).map(|other| attempt(&other.id)).max().unwrap_or_default()
+    plan.tasks.iter().filter(builds_on_it)
 }
 
 pub(super) fn rejects(reply: &Reply) -> bool {
@@ -289,27 +309,32 @@ pub(super) fn checks_of<'a>(plan: &'a Plan, tasks: &[TaskId]) -> Vec<&'a PlanTas
 }
 
 fn work_step(facts: &Facts, plan: &Plan, attempts: &Attempts, rules: &Rules) -> Step {
-    let open = |task: &&PlanTask| facts.result(&task.id, attempts[&task.id]).is_none();
-    let pending: Vec<&PlanTask> = plan.tasks.iter().filter(open).collect();
-    let waits = |task: &PlanTask| {
-        let reply = facts.result(&task.id, attempts[&task.id]);
-        reply.is_some_and(|reply| gates::gate(facts, rules, reply) == Gate::Open)
-    };
+    let reply = |task: &PlanTask| facts.result(&task.id, attempts[&task.id]);
+    let asks = |task: &&PlanTask| reply(task).is_some_and(|reply| reply.question().is_some());
+    let pending: Vec<&PlanTask> = plan.tasks.iter().filter(|task| reply(task).is_none() || asks(task)).collect();
+    let waits = |task: &PlanTask| reply(task).is_some_and(|reply| gates::gate(facts, rules, reply) == Gate::Open);
     let waiting = plan.tasks.iter().any(waits);
     if pending.is_empty() {
         return if waiting { Step::Wait } else { answer_step(facts, attempts, rules) };
     }
+    let askers: Vec<_> =
+        pending.iter().copied().filter(asks).map(|task| (task.id.clone(), attempts[&task.id])).collect();
+    let todo = Questions { facts, plan: Some(plan), rules }.todo(&askers, attempts);
     let wanted = |checked: bool| -> Vec<Job> {
-        let ready = pending.iter().filter(|task| is_ready(facts, plan, task, attempts, checked, rules));
+        let unanswered = pending.iter().filter(|task| reply(task).is_none());
+        let ready = unanswered.filter(|task| is_ready(facts, plan, task, attempts, checked, rules));
         ready.map(|task| job(facts, rules, &task.id, task.role, attempts[&task.id])).collect()
     };
     // Two tasks can each wait for a check that waits for the other one; then what they depend on has to do.
     let jobs = match wanted(true) {
-        jobs if jobs.is_empty() && waiting => return Step::Wait,
-        jobs if jobs.is_empty() => wanted(false),
+        jobs if jobs.is_empty() && !waiting && todo.is_empty() => wanted(false),
         jobs => jobs,
     };
-    if jobs.is_empty() { Step::Fail(deadlock(facts, &pending, attempts)) } else { Step::Want(jobs) }
+    match todo.step(jobs) {
+        Step::Want(jobs) if jobs.is_empty() && waiting => Step::Wait,
+        Step::Want(jobs) if jobs.is_empty() => Step::Fail(deadlock(facts, &pending, attempts)),
+        step => step,
+    }
 }
 
 /// A task is ready when all that it depends on is done and approved, and, if `checked`, every check of these has passed, unless the
@@ -330,43 +355,6 @@ fn is_ready(facts: &Facts, plan: &Plan, task: &PlanTask, attempts: &Attempts, ch
         let waits_for_us = plan.ancestors(&check.id).iter().any(|ancestor| ancestor.id == task.id);
         waits_for_us || good(&check.id)
     })
-}
-
-/// The failure of a run whose answer was canceled, under whichever attempt of this generation: which one the answer will be
-/// is not known before all else is done.
-fn no_answer(facts: &Facts) -> Option<Failure> {
-    let task = TaskId::answer();
-    let mut of_answer = facts.results.range((task.clone(), facts.first(&task))..=(task, u32::MAX));
-    let (_, reply) = of_answer.find(|(_, reply)| matches!(reply.outcome, Outcome::Canceled { .. }))?;
-    let canceled = Failure::never(FailureKind::Internal, format!("it was canceled: {}", reply.text()));
-    Some(about("the synthesizer made no answer", &canceled))
-}
-
-fn answer_step(facts: &Facts, attempts: &Attempts, rules: &Rules) -> Step {
-    let task = TaskId::answer();
-    let newest = attempts.values().max().copied().unwrap_or(1).max(facts.first(&task));
-    let (mut failed, mut rejected) = (0, 0);
-    for attempt in newest.. {
-        let Some(reply) = facts.result(&task, attempt) else {
-            return Step::Want(vec![job(facts, rules, &task, Role::Synthesizer, attempt)]);
-        };
-        match (reply.failure(), gates::gate(facts, rules, reply)) {
-            (None, Gate::Open) => return Step::Wait,
-            (None, Gate::Passed(Some(Decision::Unanswered))) => return Step::Fail(unanswered(facts, "the answer")),
-            (None, Gate::Passed(Some(Decision::Rejected(why)))) if rejected >= rules.rework_max => {
-                return Step::Fail(rejected_for_good("the answer", rejected + 1, rules, &why));
-            }
-            (None, Gate::Passed(Some(Decision::Rejected(_)))) => rejected += 1,
-            (None, Gate::Passed(_)) => return Step::Complete,
-            (Some(failure), _)
-                if failure.retry == Retry::Never || failed >= rules.retry(Role::Synthesizer).attempts =>
-            {
-                return Step::Fail(about("the synthesizer made no answer", failure));
-            }
-            (Some(_), _) => failed += 1,
-        }
-    }
-    unreachable!("an attempt without a reply is always reached")
 }
 
 fn deadlock(facts: &Facts, pending: &[&PlanTask], attempts: &Attempts) -> Failure {

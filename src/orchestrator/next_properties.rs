@@ -9,16 +9,21 @@ use proptest::test_runner::Config;
 
 use super::*;
 use crate::orchestrator::dispatch::{Dispatch, files_in_sight};
-use crate::store::HistoryEntry;
-use crate::wire::{Artifact, Review, Root, code_hash};
+use crate::store::{Heard, HistoryEntry};
+use crate::wire::{Artifact, Gates, Input, Otherwise, Question, Review, Root, Said, code_hash};
+
+/// Requests after which a run that asks is over, as the loop detector would have it.
+const ASKING_REQUESTS_MAX: usize = 150;
 
 /// What every attempt of every task comes to, and in which order replies arrive.
 #[derive(Clone, Debug)]
-struct World {
+pub(super) struct World {
     plan: Plan,
     seed: u64,
     /// Of 100 attempts: how many fail and may be tried again, how many fail for good, how many checks find faults.
     odds: (u64, u64, u64),
+    /// Of 100 attempts: how many ask somebody.
+    pub(super) asks: u64,
 }
 
 impl World {
@@ -36,6 +41,8 @@ impl World {
         let faults = self.roll(&job.task, job.attempt, "verdict") < rejected;
         let stale = code.is_some() && roll.is_multiple_of(2);
         match job.role {
+            _ if self.roll(&job.task, job.attempt, "ask") < self.asks => Outcome::Question(self.question(job)),
+            _ if job.task.asker().is_some() && roll >= never + again => done(None),
             _ if roll < never => broken(false),
             role if roll < never + again && stale => judged(role, faults, Some(ContentHash::of(b"other files"))),
             _ if roll < never + again => broken(true),
@@ -45,6 +52,18 @@ impl World {
             Role::Coder => written(&job.task, self.roll(&job.task, job.attempt, "file") % 4),
             _ => done(None),
         }
+    }
+
+    /// A question to a person, a role, a task of the plan or of another one, or nobody.
+    fn question(&self, job: &Job) -> Question {
+        let pick = self.roll(&job.task, job.attempt, "whom");
+        let to = match pick % 8 {
+            0 => "user".to_owned(),
+            1 => Role::Researcher.to_string(),
+            2 => "nobody".to_owned(),
+            _ => format!("t{}", pick % (self.plan.tasks.len() as u64 + 1) + 1),
+        };
+        Question { to: to.into(), text: "which?".into() }
     }
 }
 
@@ -73,27 +92,42 @@ fn request(facts: &Facts, attempts: &Attempts, job: &Job) -> HistoryEntry {
 }
 
 /// What a simulated run came to.
-struct Ran {
-    facts: Facts,
-    end: Step,
+pub(super) struct Ran {
+    pub(super) facts: Facts,
+    pub(super) end: Step,
     /// Of each attempt that was asked for: which attempts of its dependencies it was given.
-    given: BTreeMap<(TaskId, u32), Vec<(TaskId, u32)>>,
+    pub(super) given: BTreeMap<(TaskId, u32), Vec<(TaskId, u32)>>,
 }
 
 /// Runs `world` to its end; `order` picks which of the open attempts answers next, and repeats some replies.
-fn simulate(world: &World, order: &[u8]) -> Ran {
+pub(super) fn simulate(world: &World, order: &[u8]) -> Ran {
     let mut facts = facts(None);
+    facts.goal.gates = Gates { ask: world.asks > 0, default: Otherwise::Approve, ..Gates::default() };
     let mut given = BTreeMap::new();
     let mut open: Vec<(Job, Option<ContentHash>)> = Vec::new();
     let mut before = Attempts::new();
     for turn in 0.. {
         assert!(turn < 10_000, "the run does not end: {world:?}");
+        if world.asks > 0 && facts.requests.len() > ASKING_REQUESTS_MAX {
+            let end = Step::Fail(Failure::never(FailureKind::MaxIterations, "exchanges_max"));
+            return Ran { facts, end, given };
+        }
         let jobs = match next(&facts, &rules()) {
             Step::Adopt(plan) => {
                 facts.plan = Some(plan);
                 continue;
             }
             Step::Want(jobs) => jobs,
+            Step::Refuse(refused) => {
+                for (job, failure) in refused {
+                    facts.absorb(reply(job.role, &job.task, job.attempt, Outcome::Failed { failure }));
+                }
+                continue;
+            }
+            Step::Wait if world.asks > 0 => {
+                heard(&mut facts, world);
+                continue;
+            }
             end => return Ran { facts, end, given },
         };
         let now = facts.plan.as_ref().map(|plan| attempts(&facts, plan, &rules()).unwrap()).unwrap_or_default();
@@ -113,8 +147,14 @@ fn simulate(world: &World, order: &[u8]) -> Ran {
                 facts.requests.push(request(&facts, &now, &job));
                 let code = code_hash(&files_in_sight(&facts, &now, &job.task, job.attempt, job.role));
                 let of_check = job.role.checks();
-                open.push((job, code.filter(|_| of_check)));
+                if !job.is_for_people() {
+                    open.push((job, code.filter(|_| of_check)));
+                }
             }
+        }
+        if world.asks > 0 && open.is_empty() {
+            heard(&mut facts, world);
+            continue;
         }
         let pick = usize::from(order[turn % order.len()]);
         assert!(!open.is_empty(), "nothing is open and nothing ends: {world:?}");
@@ -126,14 +166,24 @@ fn simulate(world: &World, order: &[u8]) -> Ran {
     unreachable!("the loop returns")
 }
 
-fn worlds(odds: impl Strategy<Value = (u64, u64, u64)>) -> impl Strategy<Value = World> {
+/// A person answers what waits, or nobody does in time.
+fn heard(facts: &mut Facts, world: &World) {
+    let items = gates::items(facts, &Attempts::new(), &rules());
+    let item = items.first().unwrap_or_else(|| panic!("nobody is waited for and nothing ends: {world:?}"));
+    let late = world.roll(&item.task, item.attempt, "late") < 30;
+    let says = if late { Said::Lapse } else { Said::Answer { text: "this".into() } };
+    let input = Input::new(item.id.clone(), "ann", says);
+    facts.inputs.push(Heard { input, revision: facts.inputs.len() as u64 + 1, at: 0 });
+}
+
+pub(super) fn worlds(odds: impl Strategy<Value = (u64, u64, u64)>) -> impl Strategy<Value = World> {
     let roles = [Role::Researcher, Role::Coder, Role::Coder, Role::Qa, Role::Reviewer, Role::Documenter];
     let task = (prop::sample::select(roles.to_vec()), any::<u8>());
     (prop::collection::vec(task, 1..8), any::<u64>(), odds).prop_map(|(tasks, seed, odds)| {
         let needs = |index: usize, bits: u8| (1..=index).filter(|number| bits >> (number % 8) & 1 == 1).collect();
         let needs: Vec<Vec<usize>> = tasks.iter().enumerate().map(|(index, (_, bits))| needs(index, *bits)).collect();
         let tasks: Vec<_> = tasks.iter().zip(&needs).map(|((role, _), needs)| (*role, &needs[..])).collect();
-        World { plan: plan(&tasks), seed, odds }
+        World { plan: plan(&tasks), seed, odds, asks: 0 }
     })
 }
 
@@ -156,7 +206,7 @@ fn plain_worlds(odds: impl Strategy<Value = (u64, u64, u64)>) -> impl Strategy<V
     })
 }
 
-fn orders() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn orders() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(any::<u8>(), 1..40)
 }
 

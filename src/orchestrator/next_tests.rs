@@ -10,6 +10,8 @@ mod evidence;
 mod progress;
 #[path = "next_properties.rs"]
 mod properties;
+#[path = "next_questions.rs"]
+mod questions;
 
 const REWORK_MAX: u32 = 3;
 

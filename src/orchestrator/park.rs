@@ -13,7 +13,7 @@ use super::gates::{self, Item};
 use crate::bus::Point;
 use crate::bus::clock::{nanos, since};
 use crate::store::StoreError;
-use crate::wire::{Event, EventKind, Input, ItemId, Otherwise, RunStatus, Said, TaskId, limits};
+use crate::wire::{Event, EventKind, Input, ItemId, ItemKind, Otherwise, RunStatus, Said, TaskId, limits};
 
 /// Pause before a reply is looked for again whose time is not known yet.
 const UNDATED_MS: u64 = 500;
@@ -33,7 +33,7 @@ pub(super) struct Waits {
 
 /// The seconds that an item may wait.
 pub(super) fn within_s(facts: &super::Facts, item: &Item) -> u64 {
-    if item.task == TaskId::run() { limits::PAUSED_S_MAX } else { facts.goal.gates.within_s }
+    if item.kind == ItemKind::Pause { limits::PAUSED_S_MAX } else { facts.goal.gates.within_s }
 }
 
 /// A time as people say it.
@@ -109,9 +109,13 @@ impl Drive<'_> {
 
     async fn tell_of(&self, item: &Item, kind: EventKind, left: Duration) {
         let (run, id, left) = (&self.lease.run, &item.id, in_words(left));
-        let text = match item.task == TaskId::run() {
-            true => format!("{id} is a pause, for {left} at most: oarlock resume {run}"),
-            false => {
+        let text = match item.kind {
+            ItemKind::Pause => format!("{id} is a pause, for {left} at most: oarlock resume {run}"),
+            ItemKind::Question => {
+                let how = format!("oarlock answer {run}/{id} TEXT");
+                format!("{id} of {} is a question to a person, {left} more: {how}", item.role)
+            }
+            ItemKind::Approval => {
                 let how = format!("oarlock approve {run}/{id}, or oarlock reject {run}/{id} --reason …");
                 format!("{id} of {} waits for a person, {left} more: {how}", item.role)
             }

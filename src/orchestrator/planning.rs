@@ -3,17 +3,26 @@
 
 use super::facts::Facts;
 use super::gates::{self, Decision, Gate, rejected_for_good, unanswered};
-use super::next::{Rules, Step, about, job};
+use super::next::{Attempts, Rules, Step, about, job};
+use super::questions::Questions;
 use crate::wire::{Failure, FailureKind, Outcome, Plan, PlanTask, Reply, Report, Retry, Role, TaskId};
 
 /// The step of a run that has no plan yet.
 pub(super) fn plan_step(facts: &Facts, rules: &Rules) -> Step {
     let task = TaskId::plan();
+    let questions = Questions { facts, plan: None, rules };
     let (mut faulty, mut rejected) = (0, 0);
     for attempt in facts.first(&task).. {
         let Some(reply) = facts.result(&task, attempt) else {
             return Step::Want(vec![job(facts, rules, &task, Role::Planner, attempt)]);
         };
+        if reply.question().is_some() {
+            match questions.goes_on(&task, attempt) {
+                Ok(true) => continue,
+                Ok(false) => return questions.todo(&[(task, attempt)], &Attempts::new()).step(Vec::new()),
+                Err(failure) => return Step::Fail(failure),
+            }
+        }
         match proposed(reply).and_then(completed) {
             Ok(plan) => match gates::gate(facts, rules, reply) {
                 Gate::Open => return Step::Wait,

@@ -16,7 +16,7 @@ use crate::bus::clock::{nanos, since};
 use crate::bus::{BusError, Outgoing, Point, Queue};
 use crate::store::{HistoryEntry, StoreError, Stored};
 use crate::wire::subject::{HEADER_FIRST, TaskSubject};
-use crate::wire::{Event, EventKind, Failure, Message, Outcome, Plan, Reply, Role, Task, TaskId, limits};
+use crate::wire::{Allowance, Event, EventKind, Failure, Message, Outcome, Plan, Reply, Role, Task, TaskId, limits};
 
 /// How long after a deadline the alarm rings: time for a living holder to declare it.
 const ALARM_AFTER_MS: u64 = 500;
@@ -59,16 +59,19 @@ impl Drive<'_> {
                 (dispatch.task(&job, self.of.limit(job.role)), self.facts.request_of(&job.task, job.attempt));
             (job, task, known.is_some())
         };
-        let made: Vec<(Job, Task, bool)> = jobs.into_iter().map(made).collect();
+        // What a person is asked is written down, and costs nothing.
+        let (people, jobs): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(Job::is_for_people);
+        let (people, made): (Vec<_>, Vec<_>) =
+            (people.into_iter().map(made).collect(), jobs.into_iter().map(made).collect());
         let granted = match self.granted(&made) {
-            Ok(granted) => granted,
+            Ok(granted) => granted.into_iter().chain(vec![Some(Allowance::default()); people.len()]),
             Err(failure) => return Ok(Err(Unsent::Failed(failure))),
         };
         // The others wait until something is given back of the run's budget.
-        let funded = made.into_iter().zip(granted).filter(|(_, budget)| budget.is_some());
+        let funded = made.into_iter().chain(people).zip(granted).filter(|(_, budget)| budget.is_some());
         let tasks: Vec<(Job, Task, Message, bool)> = funded
             .map(|((job, task, known), budget)| {
-                let task = Task { budget, ..task };
+                let task = Task { budget: budget.filter(|_| !job.is_for_people()), ..task };
                 let message = dispatch.message(&task);
                 (job, task, message, known)
             })
@@ -83,12 +86,15 @@ impl Drive<'_> {
         self.publish(tasks, now).await.map(Ok)
     }
 
-    /// Publishes history entries and tasks, all of them before the first acknowledgement is awaited. A task whose time has
-    /// not come goes to the schedule, which brings it to its queue whoever is alive then. `now` is the server's.
+    /// Publishes history entries and tasks, all of them before the first acknowledgement is awaited; of a question to a person
+    /// the entry alone. A task whose time has not come goes to the schedule, which brings it to its queue whoever is alive then. `now` is the server's.
     async fn publish(&mut self, tasks: Vec<(Job, Task, Message, bool)>, now: i64) -> Result<(), StoreError> {
         let mut outgoing = Vec::with_capacity(2 * tasks.len());
         for (job, task, message, known) in &tasks {
             outgoing.push(self.of.store.runs.history_message(message));
+            if job.is_for_people() {
+                continue;
+            }
             let payload = serde_json::to_vec(task).unwrap_or_default();
             let pause = self.pause_left(job, now);
             outgoing.push(match pause.is_zero() {
@@ -99,7 +105,8 @@ impl Drive<'_> {
         }
         let mut results = self.of.bus.store_all(outgoing).await.into_iter();
         for (job, task, message, known) in tasks {
-            let (entry, queued) = (results.next(), results.next());
+            let entry = results.next();
+            let queued = if job.is_for_people() { None } else { results.next() };
             let revision = match entry {
                 Some(Ok(revision)) => revision,
                 Some(Err(BusError::Taken { .. })) | None => 0,
@@ -110,11 +117,14 @@ impl Drive<'_> {
                 Some(Ok(_) | Err(BusError::Taken { .. })) | None => {}
                 Some(Err(error)) => return Err(error.into()),
             }
-            let deadline = self.deadline(&job, now, 0);
-            let sent = Sent { job, over: Instant::now() + deadline.left(now), paused: deadline.paused };
             if !known {
                 self.facts.requests.push(HistoryEntry { message, revision, at: now });
             }
+            if job.is_for_people() {
+                continue;
+            }
+            let deadline = self.deadline(&job, now, 0);
+            let sent = Sent { job, over: Instant::now() + deadline.left(now), paused: deadline.paused };
             self.sent.insert((sent.job.task.clone(), sent.job.attempt), sent);
             let about =
                 Event::of_task(&task.run, &task.id, task.role, task.attempt, EventKind::Dispatched, &task.description);
@@ -254,15 +264,7 @@ impl Drive<'_> {
         }
         for Sent { job, paused, .. } in late {
             let failure = self.of.late(&job, paused).await;
-            let reply =
-                Reply::new(job.role, self.lease.run.clone(), job.task, job.attempt, Outcome::Failed { failure });
-            match self.of.store.results.publish(Point::Late, &reply).await? {
-                Stored::Ours(_) => {
-                    self.of.store.results.nudge(&self.lease.run).await;
-                    self.take_in(reply).await;
-                }
-                Stored::Theirs(first) => self.take_in(*first).await,
-            }
+            self.settle(Point::Refuse, job, failure).await?;
         }
         Ok(Ok(()))
     }
@@ -273,6 +275,33 @@ impl Drive<'_> {
         let depth = self.facts.plan.as_ref().map_or(0, Plan::depth);
         let hops_max = limits::hops_max(depth, settings.rules.attempts_max());
         LoopBounds { exchanges_max: self.exchanges_max(), hops_max: settings.hops_max.unwrap_or(hops_max) }
+    }
+
+    /// Gives questions that nobody can answer a failure as their result. The inner error ends our part.
+    pub(super) async fn refuse_questions(
+        &mut self,
+        refused: Vec<(Job, Failure)>,
+    ) -> Result<Result<(), Lost>, StoreError> {
+        if let Err(lost) = self.lease.hold(&self.of.store).await? {
+            return Ok(Err(lost));
+        }
+        for (job, failure) in refused {
+            self.settle(Point::Refuse, job, failure).await?;
+        }
+        Ok(Ok(()))
+    }
+
+    /// Stores a failure as the result of an attempt, unless it has one.
+    async fn settle(&mut self, point: Point, job: Job, failure: Failure) -> Result<(), StoreError> {
+        let reply = Reply::new(job.role, self.lease.run.clone(), job.task, job.attempt, Outcome::Failed { failure });
+        match self.of.store.results.publish(point, &reply).await? {
+            Stored::Ours(_) => {
+                self.of.store.results.nudge(&self.lease.run).await;
+                self.take_in(reply).await;
+            }
+            Stored::Theirs(first) => self.take_in(*first).await,
+        }
+        Ok(())
     }
 
     pub(super) fn exchanges_max(&self) -> usize {

@@ -9,8 +9,8 @@ use super::park::within_s;
 use crate::store::{Store, StoreError};
 use crate::wire::subject::TaskSubject;
 use crate::wire::{
-    Failure, FailureKind, ItemView, Otherwise, Outcome, Reply, Role, RunId, RunView, TaskId, TaskStatus, TaskView,
-    Usage, Vote, WIRE_VERSION, limits,
+    Failure, FailureKind, ItemKind, ItemView, MessageType, Otherwise, Outcome, Party, Reply, Role, RunId, RunView,
+    TaskId, TaskStatus, TaskView, Usage, Vote, WIRE_VERSION, limits,
 };
 
 /// Everything about a run; `None` when it is not kept. `rules` are the orchestrators' settings.
@@ -80,7 +80,7 @@ async fn waiting(store: &Store, run: &RunId, facts: &Facts, rules: &Rules) -> Re
             says: heard.input.says.clone(),
             at: seconds(heard.at),
         });
-        let pause = item.task == TaskId::run();
+        let (pause, approval) = (item.kind == ItemKind::Pause, item.kind == ItemKind::Approval);
         let text = match facts.result(&item.task, item.attempt) {
             Some(reply) => limits::cut(reply.text(), limits::ERROR_BYTES_MAX),
             None => "the run is paused".to_owned(),
@@ -90,7 +90,8 @@ async fn waiting(store: &Store, run: &RunId, facts: &Facts, rules: &Rules) -> Re
             since,
             until: since.saturating_add(within),
             default: if pause { Otherwise::Reject } else { facts.goal.gates.default },
-            quorum: if pause { 1 } else { facts.goal.gates.quorum },
+            quorum: if approval { facts.goal.gates.quorum } else { 1 },
+            kind: item.kind,
             votes: votes.collect(),
             item: item.id,
             task: item.task,
@@ -112,9 +113,24 @@ fn tasks(facts: &Facts, rules: &Rules) -> Vec<TaskView> {
             let attempt = in_force.get(&planned.id).copied().filter(|attempt| *attempt <= asked).unwrap_or(asked);
             views.push(task(facts, &planned.id, planned.role, &planned.description, &planned.depends_on, attempt));
         }
+        views.extend(questions(facts));
         let all: Vec<TaskId> = plan.tasks.iter().map(|task| task.id.clone()).collect();
         let answer = TaskId::answer();
         views.push(task(facts, &answer, Role::Synthesizer, "make one answer", &all, last(facts, &answer)));
+    }
+    views
+}
+
+/// The questions that were sent, in their order.
+fn questions(facts: &Facts) -> Vec<TaskView> {
+    let mut views: Vec<TaskView> = Vec::new();
+    for message in facts.requests.iter().map(|entry| &entry.message) {
+        let id = &message.metadata.task;
+        if let (MessageType::Question, Party::Role(role)) = (message.kind, message.to)
+            && !views.iter().any(|known| known.id == *id)
+        {
+            views.push(task(facts, id, role, &message.content, &[], last(facts, id)));
+        }
     }
     views
 }
@@ -131,6 +147,8 @@ fn task(facts: &Facts, id: &TaskId, role: Role, description: &str, needs: &[Task
         None if attempt == 0 => TaskStatus::Pending,
         None => TaskStatus::InProgress,
         Some(Outcome::Completed { .. }) => TaskStatus::Completed,
+        // It waits for the answer.
+        Some(Outcome::Question(_)) => TaskStatus::Pending,
         Some(Outcome::Failed { .. }) => TaskStatus::Failed,
         Some(Outcome::Canceled { .. }) => TaskStatus::Canceled,
     };

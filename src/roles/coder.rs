@@ -7,11 +7,9 @@ use serde_json::Value;
 
 use super::briefing::{Briefing, storage};
 use super::files::{self, WrittenFile};
-use super::{Desk, Product, state};
+use super::{Desk, Product, Stopped, state};
 use crate::store::FileSet;
-use crate::wire::{
-    AnswerVerdict, Answers, Artifact, Failure, FilePath, Finding, FindingAnswer, Report, Role, Usage, clashes,
-};
+use crate::wire::{AnswerVerdict, Answers, Artifact, FilePath, Finding, FindingAnswer, Report, Role, Usage, clashes};
 
 #[derive(Deserialize)]
 struct Answer {
@@ -30,7 +28,7 @@ struct Change {
     summary: String,
 }
 
-pub(super) async fn work(desk: &Desk, briefing: &Briefing, usage: &mut Usage) -> Result<Product, Failure> {
+pub(super) async fn work(desk: &Desk, briefing: &Briefing, usage: &mut Usage) -> Result<Product, Stopped> {
     let task = &briefing.task;
     // A role file of one's own may know no answers; then none are asked for.
     let findings = if may_answer(desk.definition.output.as_ref()) { &task.findings[..] } else { &[] };

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::asking::Askable;
 use crate::tools::Grant;
 use crate::wire::{Allowance, Role, Usd};
 
@@ -27,6 +28,8 @@ const SLOTS_MAX: usize = 1000;
 const TIME_S_MAX: u64 = 7 * 24 * 3600;
 /// Most tool calls of a role file: each is a completion too.
 const TOOL_CALLS_MAX: u32 = 50;
+/// Lines of a role's `asks`: all roles, the user and other tasks.
+const ASKS_MAX: usize = 10;
 /// Lines of a role's `tools`.
 const GRANTS_MAX: usize = 64;
 
@@ -49,6 +52,8 @@ pub struct RoleDefinition {
     pub tools: Vec<Grant>,
     /// Whether its results wait for a person.
     pub approve: bool,
+    /// Whom it may ask before it answers; nobody unless its file says so, and the user only in a run that somebody attends.
+    pub asks: Vec<Askable>,
 }
 
 /// A role's bounds.
@@ -187,6 +192,8 @@ struct FrontMatter {
     tools: Vec<String>,
     #[serde(default)]
     approve: bool,
+    #[serde(default)]
+    asks: Vec<String>,
 }
 
 /// The definitions of all roles.
@@ -254,6 +261,10 @@ fn parse(role: Role, text: &str) -> Result<RoleDefinition, String> {
     }
     let tools: Result<Vec<Grant>, _> = matter.tools.iter().map(|text| text.parse()).collect();
     let tools = tools.map_err(|error| format!("tools: {error}"))?;
+    if matter.asks.len() > ASKS_MAX {
+        return Err(format!("it has more lines of asks than {ASKS_MAX}"));
+    }
+    let asks: Result<Vec<Askable>, String> = matter.asks.iter().map(|text| text.parse()).collect();
     super::prompt::check(prompt).map_err(|error| format!("prompt: {error}"))?;
     Ok(RoleDefinition {
         role,
@@ -264,6 +275,7 @@ fn parse(role: Role, text: &str) -> Result<RoleDefinition, String> {
         retry: matter.retry,
         tools,
         approve: matter.approve,
+        asks: asks?,
     })
 }
 
@@ -294,6 +306,9 @@ mod tests {
             (good.replace("time_s: 900", "time_s: 18446744073709551615"), "time_s_max 604800"),
             (good.replace("model: default", "model: huge"), "only tier"),
             (good.replace("model: default", "tools: [everything]"), "server/tool"),
+            (good.replace("asks: [user]", "asks: [boss]"), "asks names \"boss\""),
+            (good.replace("asks: [user]", "asks: [orchestrator]"), "asks names"),
+            (good.replace("asks: [user]", &format!("asks: [{}]", "user, ".repeat(11))), "more lines of asks"),
             (good.replace("slots: 4", "slots: 4\n  tool_calls: 51"), "tool_calls"),
             (good.replace("slots: 4", "slots: 4\n  tokens: 0"), "1 or more"),
             (good.replace("slots: 4", "slots: 4\n  tokens: -1"), "tokens"),

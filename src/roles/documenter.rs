@@ -1,14 +1,14 @@
 //! The documenter: one README, as a file of the result.
 
 use super::briefing::{Briefing, storage};
-use super::{Desk, Product};
+use super::{Desk, Product, Stopped};
 use crate::store::FileSet;
 use crate::wire::{Failure, FailureKind, Role, Usage};
 
 /// The file that it writes.
 const README: &str = "README.md";
 
-pub(super) async fn work(desk: &Desk, briefing: &Briefing, usage: &mut Usage) -> Result<Product, Failure> {
+pub(super) async fn work(desk: &Desk, briefing: &Briefing, usage: &mut Usage) -> Result<Product, Stopped> {
     let text = desk.ask_text(briefing, usage).await?;
     let text = unfenced(&text);
     let path = README.parse().map_err(|bad| Failure::never(FailureKind::PathRefused, format!("{bad}")))?;

@@ -4,6 +4,7 @@
 //! answer: a plan, files, a verdict. Whatever goes wrong becomes a typed failure; no role panics, and none acts outside
 //! its reply, so a task that runs twice does no harm.
 
+mod asking;
 mod briefing;
 mod canary;
 mod citations;
@@ -39,9 +40,10 @@ use crate::model::{
 use crate::sources::Sources;
 use crate::store::Store;
 use crate::tools::Tools;
-use crate::wire::{Artifact, Failure, FailureKind, Outcome, Reply, Report, Role, StateChange, Task, Usage};
+use crate::wire::{Artifact, Failure, FailureKind, Outcome, Question, Reply, Report, Role, StateChange, Task, Usage};
 use crate::worker::Work;
 
+pub use self::asking::Askable;
 pub use self::canary::{CanaryRule, Survived};
 pub use self::definition::{RetryPolicy, RoleDefinition, RoleError, RoleLimits, RoleSet};
 pub use self::prompt::Prompt;
@@ -89,6 +91,20 @@ impl Product {
     }
 }
 
+/// Why a role made nothing of a task.
+enum Stopped {
+    /// It could not.
+    Failed(Failure),
+    /// It must know this first.
+    Asks(Question),
+}
+
+impl From<Failure> for Stopped {
+    fn from(failure: Failure) -> Self {
+        Stopped::Failed(failure)
+    }
+}
+
 #[async_trait]
 impl Work for Desk {
     async fn work(&self, task: &Task) -> Reply {
@@ -99,25 +115,30 @@ impl Work for Desk {
         let desk = Self { model: metered, ..self.clone() };
         let (made, prompt) = match Briefing::fetch(&self.store, task).await {
             Ok(mut briefing) => (desk.produce(&mut briefing, &mut usage).await, briefing.asked.into_inner()),
-            Err(failure) => (Err(failure), None),
+            Err(failure) => (Err(failure.into()), None),
         };
         let by_budget = || meter.as_ref().ok()?.cut_off(task.role);
         let (outcome, state) = match made {
             Ok(Product { content, artifacts, report, state }) => {
                 (Outcome::Completed { content, artifacts, report }, state)
             }
-            Err(failure) if failure.kind == FailureKind::ModelCutOff => {
+            Err(Stopped::Asks(question)) => (Outcome::Question(question), Vec::new()),
+            Err(Stopped::Failed(failure)) if failure.kind == FailureKind::ModelCutOff => {
                 (Outcome::Failed { failure: by_budget().unwrap_or(failure) }, Vec::new())
             }
-            Err(failure) => (Outcome::Failed { failure }, Vec::new()),
+            Err(Stopped::Failed(failure)) => (Outcome::Failed { failure }, Vec::new()),
         };
         Reply { usage, prompt, state, ..task.reply(outcome) }
     }
 }
 
 impl Desk {
-    async fn produce(&self, briefing: &mut Briefing, usage: &mut Usage) -> Result<Product, Failure> {
+    async fn produce(&self, briefing: &mut Briefing, usage: &mut Usage) -> Result<Product, Stopped> {
         match briefing.task.role {
+            // What one asks the other is answered in prose, whatever the role makes of its own tasks.
+            role if briefing.task.asked_by.is_some() && role != Role::Orchestrator => {
+                self.ask_text(briefing, usage).await.map(Product::text)
+            }
             Role::Planner => planner::work(self, briefing, usage).await,
             Role::Researcher => researcher::work(self, briefing, usage).await,
             Role::Coder => coder::work(self, briefing, usage).await,
@@ -128,15 +149,17 @@ impl Desk {
             Role::Orchestrator => Err(Failure::never(
                 FailureKind::InvalidInput,
                 "a run is not a task for a model; send the goal to the door",
-            )),
+            )
+            .into()),
         }
     }
 
     /// Asks the model for prose.
-    async fn ask_text(&self, briefing: &Briefing, usage: &mut Usage) -> Result<String, Failure> {
-        if let Some(tools) = &self.tools {
+    async fn ask_text(&self, briefing: &Briefing, usage: &mut Usage) -> Result<String, Stopped> {
+        let asks = asking::askable(&self.definition, &briefing.task);
+        if self.tools.is_some() || !asks.is_empty() {
             let shape = json!({"type": "string", "minLength": 1});
-            return toolbox::ask(self, tools, briefing, usage, &shape, text_of).await;
+            return toolbox::ask(self, &asks, briefing, usage, &shape, text_of).await;
         }
         let request = self.request(briefing, None)?;
         let reply =
@@ -144,11 +167,11 @@ impl Desk {
         *usage += reply.usage;
         let role = briefing.task.role;
         match reply.finish {
-            Finish::Length => Err(trouble::cut_off(role, request.max_output_tokens)),
-            Finish::Refusal => Err(trouble::refused(role, &reply.text)),
-            Finish::Paused => Err(trouble::paused(role)),
+            Finish::Length => Err(trouble::cut_off(role, request.max_output_tokens).into()),
+            Finish::Refusal => Err(trouble::refused(role, &reply.text).into()),
+            Finish::Paused => Err(trouble::paused(role).into()),
             _ if reply.text.trim().is_empty() => {
-                Err(Failure::again(FailureKind::ModelOutput, format!("the model of {role} answered nothing")))
+                Err(Failure::again(FailureKind::ModelOutput, format!("the model of {role} answered nothing")).into())
             }
             _ => Ok(reply.text),
         }
@@ -161,17 +184,18 @@ impl Desk {
         briefing: &Briefing,
         usage: &mut Usage,
         check: impl Fn(&Value) -> Result<T, Vec<String>> + Send + Sync,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, Stopped> {
         let output = match &self.definition.output {
             Some(shape) if self.definition.role == Role::Coder => coder::shape(shape, &briefing.task.findings),
             shape => shape.clone().unwrap_or(Value::Bool(true)),
         };
         let schema = state::shape(&briefing.task, &output);
-        if let Some(tools) = &self.tools {
-            return toolbox::ask(self, tools, briefing, usage, &schema, check).await;
+        let asks = asking::askable(&self.definition, &briefing.task);
+        if self.tools.is_some() || !asks.is_empty() {
+            return toolbox::ask(self, &asks, briefing, usage, &schema, check).await;
         }
         let schema = OutputSchema { name: self.definition.role.to_string(), schema };
-        self.complete(self.request(briefing, Some(schema))?, usage, check).await
+        Ok(self.complete(self.request(briefing, Some(schema))?, usage, check).await?)
     }
 
     /// One question for JSON, and its repair.

@@ -1,11 +1,11 @@
 //! The planner: a plan for a goal, prose for anything else that falls to it.
 
 use super::briefing::Briefing;
-use super::{Desk, Product};
+use super::{Desk, Product, Stopped};
 use crate::wire::plan::Proposal;
-use crate::wire::{Failure, Plan, Report, TaskId, Usage};
+use crate::wire::{Plan, Report, TaskId, Usage};
 
-pub(super) async fn work(desk: &Desk, briefing: &Briefing, usage: &mut Usage) -> Result<Product, Failure> {
+pub(super) async fn work(desk: &Desk, briefing: &Briefing, usage: &mut Usage) -> Result<Product, Stopped> {
     // A plan inside a plan could go on for ever: only the run's own planning task makes one.
     if briefing.task.id != TaskId::plan() {
         return desk.ask_text(briefing, usage).await.map(Product::text);

@@ -13,6 +13,8 @@ const PROMPT_FILES_BYTES_MAX: usize = 192 * 1024;
 
 /// Who a fault is from that people found; a role's name else.
 const PERSON: &str = "person";
+/// The template of a task that answers a question, for every role.
+const QUESTION: &str = include_str!("question.md");
 
 /// The words that a role asks its model with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +42,8 @@ impl Prompt {
 
     pub(super) fn of(definition: &RoleDefinition, briefing: &Briefing) -> Result<Self, Failure> {
         let role = briefing.task.role;
-        let text = render(&definition.prompt, briefing).map_err(|error| {
+        let template = if briefing.task.asked_by.is_some() { QUESTION } else { &definition.prompt };
+        let text = render(template, briefing).map_err(|error| {
             Failure::never(FailureKind::Internal, format!("the prompt of {role} cannot be made: {error:#}"))
         })?;
         Ok(Self { system: format!("You are the {role} of a team. The {role} {}.", definition.description), text })
@@ -70,6 +73,8 @@ fn render(template: &str, briefing: &Briefing) -> Result<String, minijinja::Erro
                 description => briefing.task.description.as_str(),
                 attempt => briefing.task.attempt,
             },
+            question => defused(&briefing.task.description),
+            asked_by => briefing.task.asked_by.map(Role::name),
             context => briefing.context.iter().map(item).collect::<Vec<_>>(),
             evidence => briefing.evidence.iter().map(fault).collect::<Vec<_>>(),
             files => shown_files(briefing),
@@ -141,7 +146,8 @@ fn findings(briefing: &Briefing) -> Vec<minijinja::Value> {
 }
 
 /// The words that our prompts mark their parts with.
-const TAGS: [&str; 9] = ["excerpt", "fault", "file", "goal", "result", "source", "state", "system", "task"];
+const TAGS: [&str; 10] =
+    ["excerpt", "fault", "file", "goal", "question", "result", "source", "state", "system", "task"];
 /// Names between `<` and `>` that begin or end something in the chat templates of models that people run themselves; in
 /// those of others the name stands between `<|` and `|>`.
 const COMMANDS: [&str; 12] = [

@@ -11,7 +11,7 @@ use super::briefing::{Briefing, Text, storage};
 use super::canary::{self, CanaryRule, Survived};
 use super::collection::uncollected;
 use super::files::{self, WrittenFile};
-use super::{Desk, Product};
+use super::{Desk, Product, Stopped};
 use crate::sandbox::{Limits, Outcome, Sandbox, TestRun};
 use crate::store::FileSet;
 use crate::wire::{
@@ -112,10 +112,10 @@ fn named(files: &FileSet) -> BTreeMap<String, Vec<u8>> {
     files.iter().map(|(path, content)| (path.to_string(), content.clone())).collect()
 }
 
-pub(super) async fn work(desk: &Desk, briefing: &mut Briefing, usage: &mut Usage) -> Result<Product, Failure> {
+pub(super) async fn work(desk: &Desk, briefing: &mut Briefing, usage: &mut Usage) -> Result<Product, Stopped> {
     if !briefing.files.keys().any(|path| path.is_python()) {
         let message = "qa got no Python file to test; the coder's reply names none, or the plan gives qa no coder task";
-        return Err(Failure::never(FailureKind::NoFiles, message));
+        return Err(Failure::never(FailureKind::NoFiles, message).into());
     }
     let tester = desk.tester.as_ref().ok_or_else(|| Failure::never(FailureKind::Internal, "this worker is no qa"))?;
     // Tests that qa wrote at an earlier attempt stay its own.
@@ -133,7 +133,7 @@ pub(super) async fn work(desk: &Desk, briefing: &mut Briefing, usage: &mut Usage
         if let Some(why) = unsound(&judged, &own, &briefing.files) {
             let why = limits::cut(&why, FAILURE_BYTES_MAX);
             let message = format!("qa wrote tests that prove nothing, also when it wrote them anew: {why}");
-            return Err(Failure::again(FailureKind::NoEvidence, message));
+            return Err(Failure::again(FailureKind::NoEvidence, message).into());
         }
     }
     let Judged { run, canary, missed } = judged;
@@ -147,7 +147,7 @@ pub(super) async fn work(desk: &Desk, briefing: &mut Briefing, usage: &mut Usage
 }
 
 /// Has the model write tests, which join the files.
-async fn write(desk: &Desk, briefing: &mut Briefing, usage: &mut Usage) -> Result<Vec<Artifact>, Failure> {
+async fn write(desk: &Desk, briefing: &mut Briefing, usage: &mut Usage) -> Result<Vec<Artifact>, Stopped> {
     let written = desk.ask_json(briefing, usage, |value| read_tests(value, &briefing.files)).await?;
     let stored = desk.store.artifacts.put(&briefing.task.run, Role::Qa, &written).await.map_err(storage)?;
     briefing.files.extend(written);

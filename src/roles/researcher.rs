@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::briefing::Briefing;
 use super::citations::Citable;
 use super::prompt::attribute;
-use super::{Desk, Product, state};
+use super::{Desk, Product, Stopped, state};
 use crate::sources::{self, Gathered, Page, Wanted, Web, words_of};
 use crate::wire::{Failure, FailureKind, Role, StateChange, Usage};
 
@@ -59,7 +59,7 @@ pub(super) struct Source {
     cut: bool,
 }
 
-pub(super) async fn work(desk: &Desk, briefing: &mut Briefing, usage: &mut Usage) -> Result<Product, Failure> {
+pub(super) async fn work(desk: &Desk, briefing: &mut Briefing, usage: &mut Usage) -> Result<Product, Stopped> {
     briefing.material = material(desk, briefing).await?;
     let briefing = &*briefing;
     let citable = citable(desk, briefing);

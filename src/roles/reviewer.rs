@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::briefing::Briefing;
-use super::{Desk, Product, state};
+use super::{Desk, Product, Stopped, state};
 use crate::wire::{Failure, FailureKind, Finding, Report, Review, Task, Usage, Verdict, code_hash};
 
 #[derive(Deserialize)]
@@ -20,9 +20,9 @@ struct FoundText {
     text: String,
 }
 
-pub(super) async fn work(desk: &Desk, briefing: &Briefing, usage: &mut Usage) -> Result<Product, Failure> {
+pub(super) async fn work(desk: &Desk, briefing: &Briefing, usage: &mut Usage) -> Result<Product, Stopped> {
     if briefing.files.is_empty() && briefing.context.is_empty() {
-        return Err(Failure::never(FailureKind::NoFiles, "there is nothing to review: no file and no result"));
+        return Err(Failure::never(FailureKind::NoFiles, "there is nothing to review: no file and no result").into());
     }
     let read = |value: &Value| Ok((read(value, &briefing.task)?, state::proposed(&briefing.task, value)?));
     let (review, state) = desk.ask_json(briefing, usage, read).await?;

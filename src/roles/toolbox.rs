@@ -1,4 +1,4 @@
-//! A role that has tools: call and answer in turn, until it answers.
+//! A role that has tools or may ask: call and answer in turn, until it answers or asks.
 //!
 //! No vendor's own tool calling is used, so that every model can do it: while a role has tools, each of its answers is one
 //! JSON object with either a call or the answer. What a tool says goes back into the conversation as material between two
@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
+use super::asking::Askable;
 use super::briefing::Briefing;
-use super::toolwords::{self, Step};
-use super::{CALL_SHARE, Desk};
+use super::toolwords::{self, Step, Ways};
+use super::{CALL_SHARE, Desk, Stopped};
 use crate::model::{ChatMessage, ChatRequest};
-use crate::tools::{Offer, ToolAnswer, ToolError, Tools};
-use crate::wire::{ContentHash, Event, EventKind, Failure, Usage, limits};
+use crate::tools::{Offer, ToolAnswer, ToolError};
+use crate::wire::{ContentHash, Event, EventKind, Usage, limits};
 
 /// Part of a task's time in which calls may begin; the rest is for the answer.
 const CALLS_SHARE: (u32, u32) = (1, 2);
@@ -27,25 +28,26 @@ const ARGUMENTS_BYTES_MAX: usize = 64 * 1024;
 /// The part of its own call that a model is shown again.
 const SHOWN_AGAIN_BYTES_MAX: usize = 4 * 1024;
 
-/// Asks for an answer of `shape` that `check` takes, with tools in between.
+/// Asks for an answer of `shape` that `check` takes, with tools in between. The error may be a question to one of `asks`.
 pub(super) async fn ask<T: Send>(
     desk: &Desk,
-    tools: &Tools,
+    asks: &[Askable],
     briefing: &Briefing,
     usage: &mut Usage,
     shape: &Value,
     check: impl Fn(&Value) -> Result<T, Vec<String>> + Send + Sync,
-) -> Result<T, Failure> {
+) -> Result<T, Stopped> {
     let request = desk.request(briefing, None)?;
-    let mut talk = Talk::begin(desk, tools, briefing, request).await;
+    let mut talk = Talk::begin(desk, asks, briefing, request).await;
     loop {
-        let may_call = talk.may_call();
-        talk.request.schema = Some(toolwords::schema(desk.definition.role, shape, may_call));
+        let ways = Ways { tools: desk.tools.is_some(), may_call: talk.may_call(), asks };
+        talk.request.schema = Some(toolwords::schema(desk.definition.role, shape, ways));
         let (share, whole) = CALL_SHARE;
         talk.request.timeout = talk.time_left() * share / whole;
-        let read = |value: &Value| toolwords::read(value, may_call, &check);
+        let read = |value: &Value| toolwords::read(value, ways, &check);
         match desk.complete(talk.request.clone(), usage, read).await? {
             Step::Answer(answer) => return Ok(answer),
+            Step::Question(question) => return Err(Stopped::Asks(question)),
             Step::Call { tool, arguments } => talk.call(&tool, arguments).await,
         }
     }
@@ -64,15 +66,18 @@ struct Talk<'a> {
 }
 
 impl<'a> Talk<'a> {
-    async fn begin(desk: &'a Desk, tools: &Tools, briefing: &'a Briefing, request: ChatRequest) -> Self {
+    async fn begin(desk: &'a Desk, asks: &[Askable], briefing: &'a Briefing, request: ChatRequest) -> Self {
         let offer = Offer { tools: Vec::new(), missing: Vec::new() };
         let (bytes_left, made) = (RESULTS_BYTES_MAX, HashMap::new());
         let mut talk = Self { desk, briefing, offer, request, calls: 0, bytes_left, made };
-        talk.offer = tools.offer(talk.time_left() / CALL_PART).await;
+        if let Some(tools) = &desk.tools {
+            talk.offer = tools.offer(talk.time_left() / CALL_PART).await;
+        }
         for error in &talk.offer.missing {
             talk.tell(false, &format!("failed to {error}")).await;
         }
-        let words = toolwords::introduction(&talk.offer, desk.definition.limits.tool_calls);
+        let offer = desk.tools.is_some().then_some(&talk.offer);
+        let words = toolwords::introduction(offer, desk.definition.limits.tool_calls, asks);
         if let Some(prompt) = talk.request.messages.last_mut() {
             prompt.text += &words;
         }

@@ -49,6 +49,8 @@ pub enum EventKind {
     Rejected,
     /// A task failed.
     Failed,
+    /// A task must know something first.
+    Question,
     /// The run has its result.
     Finished,
     /// What a worker says is contradicted by what is stored, or is no evidence, or its tests missed a known fault.
@@ -67,7 +69,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// All kinds; each is kept in the stream of events.
-    pub const ALL: [EventKind; 15] = [
+    pub const ALL: [EventKind; 16] = [
         EventKind::Claimed,
         EventKind::Planned,
         EventKind::Dispatched,
@@ -76,6 +78,7 @@ impl EventKind {
         EventKind::Completed,
         EventKind::Rejected,
         EventKind::Failed,
+        EventKind::Question,
         EventKind::Finished,
         EventKind::Doubted,
         EventKind::Paused,
@@ -96,6 +99,7 @@ impl EventKind {
             EventKind::Completed => "completed",
             EventKind::Rejected => "rejected",
             EventKind::Failed => "failed",
+            EventKind::Question => "question",
             EventKind::Finished => "finished",
             EventKind::Doubted => "doubted",
             EventKind::Paused => "paused",

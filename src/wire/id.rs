@@ -163,6 +163,18 @@ impl TaskId {
         Self("ask".into())
     }
 
+    /// The question that the attempt of a task asked; `None` when questions about questions have made the id too long.
+    pub fn question(asker: &TaskId, attempt: u32) -> Option<Self> {
+        format!("{asker}q{attempt}").parse().ok()
+    }
+
+    /// The task and attempt that asked, when this is a question.
+    pub fn asker(&self) -> Option<(TaskId, u32)> {
+        let (asker, attempt) = self.0.rsplit_once('q')?;
+        let plain = !attempt.is_empty() && attempt.bytes().all(|byte| byte.is_ascii_digit());
+        Some((asker.parse().ok()?, attempt.parse().ok().filter(|_| plain)?))
+    }
+
     /// An id `t<n>` above all of these.
     pub fn unused<'a>(taken: impl IntoIterator<Item = &'a TaskId>) -> Self {
         let number = |id: &TaskId| id.0.strip_prefix('t')?.parse::<usize>().ok();
@@ -279,6 +291,18 @@ mod tests {
         assert_ne!(first, RunId::from_key("b", "nightly"));
         assert_ne!(RunId::from_key("ab", "c"), RunId::from_key("a", "bc"));
         assert_ne!(RunId::random(), RunId::random());
+    }
+
+    #[test]
+    fn a_question_knows_who_asked() {
+        let question = TaskId::question(&TaskId::planned(2), 3).unwrap();
+        assert_eq!((question.as_str(), question.asker()), ("t2q3", Some((TaskId::planned(2), 3))));
+        let deeper = TaskId::question(&question, 1).unwrap();
+        assert_eq!(deeper.asker(), Some((question, 1)));
+        for other in ["t1", "plan", "answer", "q1", "t1q", "t1qx"] {
+            assert_eq!(other.parse::<TaskId>().unwrap().asker(), None, "{other}");
+        }
+        assert_eq!(TaskId::question(&"t".repeat(31).parse().unwrap(), 1), None);
     }
 
     #[test]

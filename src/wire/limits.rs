@@ -57,6 +57,12 @@ pub const RUN_TIME_S_MAX: u64 = 30 * 24 * 3600;
 /// Attempts of one run that are under way at the same time, per role, unless configured: a large run does not starve the
 /// others.
 pub const WINDOW_MAX: usize = 8;
+/// Questions that one task may ask in a generation of its run.
+pub const QUESTIONS_MAX: usize = 8;
+/// Bytes of a person's answer.
+pub const ANSWER_BYTES_MAX: usize = 16 * 1024;
+/// Questions that a question may lead to, one about the other.
+pub const QUESTIONS_DEPTH_MAX: usize = 6;
 /// Bytes of one shared-state value.
 pub const STATE_VALUE_BYTES_MAX: usize = 64 * 1024;
 /// Keys of one shared-state update.

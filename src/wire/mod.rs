@@ -16,6 +16,7 @@ mod message;
 mod path;
 mod people;
 pub mod plan;
+mod question;
 mod report;
 mod role;
 mod run;
@@ -33,8 +34,9 @@ pub use goal::{Attachment, AttachmentBody, Goal, GoalError, GoalRequest};
 pub use id::{BadId, ContentHash, ItemId, RunId, TaskId, VoterId, run_and_task};
 pub use message::{Message, MessageType, Metadata, Party};
 pub use path::{BadPath, FilePath, clashes, ends_with_path};
-pub use people::{Approve, Gates, Input, ItemView, Note, Otherwise, Said, Vote};
+pub use people::{Approve, Gates, Input, ItemKind, ItemView, Note, Otherwise, Said, Vote};
 pub use plan::{Plan, PlanTask};
+pub use question::{Asked, Question};
 pub use report::{
     AnswerVerdict, Answers, Canary, Finding, FindingAnswer, Outcome, Report, Review, TestFailure, TestReport, Verdict,
     code_hash,

@@ -17,6 +17,9 @@ pub struct Gates {
     pub within_s: u64,
     /// What stands when nobody decided in time.
     pub default: Otherwise,
+    /// Whether somebody is there whom agents may ask. Without it nobody is asked, and no agent is told that it could.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ask: bool,
 }
 
 /// What of a run waits for people.
@@ -39,7 +42,7 @@ pub enum Otherwise {
     /// The run ends, with a failure of kind `unanswered`.
     #[default]
     Reject,
-    /// It is approved.
+    /// It is approved; whoever asked a question decides by himself.
     Approve,
 }
 
@@ -72,6 +75,11 @@ pub enum Said {
         /// The plan.
         plan: Plan,
     },
+    /// The answer to a question.
+    Answer {
+        /// The words; at most [`limits::ANSWER_BYTES_MAX`] bytes.
+        text: String,
+    },
     /// Something that the tasks from now on should know.
     Note {
         /// The words; at most [`limits::NOTE_BYTES_MAX`] bytes.
@@ -101,13 +109,16 @@ pub struct Note {
 pub struct ItemView {
     /// Its name in the run.
     pub item: ItemId,
-    /// The task whose result it is; `plan` for the plan, `run` for a pause of the whole run.
+    /// The task whose result it is, or that asks; `plan` for the plan, `run` for a pause of the whole run.
     pub task: TaskId,
     /// The task's role.
     pub role: Role,
     /// The attempt.
     pub attempt: u32,
-    /// What is to be approved, cut to [`limits::ERROR_BYTES_MAX`] bytes.
+    /// What is wanted of a person.
+    #[serde(default)]
+    pub kind: ItemKind,
+    /// What is to be approved, or what is asked, cut to [`limits::ERROR_BYTES_MAX`] bytes.
     pub text: String,
     /// Since when it waits, by the server's clock, in seconds since 1970.
     pub since: i64,
@@ -120,6 +131,19 @@ pub struct ItemView {
     /// What was said so far.
     #[serde(default)]
     pub votes: Vec<Vote>,
+}
+
+/// What is wanted of a person.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ItemKind {
+    /// To approve a result, or to reject or edit it.
+    #[default]
+    Approval,
+    /// To answer a question.
+    Question,
+    /// To let the run go on.
+    Pause,
 }
 
 /// One input as it is shown.
@@ -136,7 +160,7 @@ pub struct Vote {
 impl Default for Gates {
     fn default() -> Self {
         let within_s = limits::APPROVE_WITHIN_S;
-        Self { approve: Approve::None, quorum: 1, within_s, default: Otherwise::Reject }
+        Self { approve: Approve::None, quorum: 1, within_s, default: Otherwise::Reject, ask: false }
     }
 }
 
@@ -177,7 +201,7 @@ impl Input {
             Said::Pause | Said::Resume => VoterId::set(),
             Said::Lapse => VoterId::lapse(),
             Said::Escalated => VoterId::escalated(),
-            Said::Approve | Said::Reject { .. } | Said::Edit { .. } => VoterId::of(&self.by),
+            Said::Approve | Said::Reject { .. } | Said::Edit { .. } | Said::Answer { .. } => VoterId::of(&self.by),
         }
     }
 }
@@ -189,6 +213,7 @@ impl Said {
             Said::Approve => "approve",
             Said::Reject { .. } => "reject",
             Said::Edit { .. } => "edit",
+            Said::Answer { .. } => "answer",
             Said::Note { .. } => "note",
             Said::Pause => "pause",
             Said::Resume => "resume",

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Artifact, ContentHash, Failure, Plan, Role};
+use super::{Artifact, ContentHash, Failure, Plan, Question, Role};
 
 /// How a task ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,6 +19,8 @@ pub enum Outcome {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         report: Option<Report>,
     },
+    /// Cannot be done before something is known: the task goes on as a new attempt, with the answer.
+    Question(Question),
     /// Could not be done.
     Failed {
         /// Why.

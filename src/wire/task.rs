@@ -43,6 +43,12 @@ pub struct Task {
     /// What people added to the goal while the run went on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<Note>,
+    /// The role that asks, when the task is a question to answer in prose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_by: Option<Role>,
+    /// Whether a person is there who can be asked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub attended: bool,
     /// How long the worker may take, from the moment it starts, in milliseconds.
     pub limit_ms: u64,
     /// What its worker may spend on models; no bound of the run's when absent.
@@ -219,10 +225,11 @@ impl Reply {
         verdict.into_iter().chain(self.doubts.iter().map(|doubt| format!("doubt: {doubt}"))).collect()
     }
 
-    /// The text of the reply: the content of a completed one, the failure's message otherwise.
+    /// The text of the reply: the content of a completed one, the question, the failure's message otherwise.
     pub fn text(&self) -> &str {
         match &self.outcome {
             Outcome::Completed { content, .. } => content,
+            Outcome::Question(question) => &question.text,
             Outcome::Failed { failure } => &failure.message,
             Outcome::Canceled { reason } => reason,
         }
@@ -232,6 +239,14 @@ impl Reply {
     pub fn failure(&self) -> Option<&Failure> {
         match &self.outcome {
             Outcome::Failed { failure } => Some(failure),
+            _ => None,
+        }
+    }
+
+    /// The question, if it is one.
+    pub fn question(&self) -> Option<&super::Question> {
+        match &self.outcome {
+            Outcome::Question(question) => Some(question),
             _ => None,
         }
     }

@@ -159,6 +159,8 @@ fn task_of(role: Role, run: RunId, ask: Ask, limit: Duration) -> Task {
         notes: Vec::new(),
         limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
         budget: None,
+        asked_by: None,
+        attended: false,
     }
 }
 
@@ -187,6 +189,8 @@ pub fn reply_answer(reply: &Reply, json: bool) -> Answer {
         Outcome::Completed { .. } => ("completed", None),
         Outcome::Failed { failure } => ("failed", Some(code_of(failure.kind))),
         Outcome::Canceled { .. } => ("canceled", Some(409)),
+        // At a door there is no run in which it could be answered.
+        Outcome::Question(_) => ("question", Some(409)),
     };
     // The last lines of an answer in words are the evidence for it.
     let body = match json {

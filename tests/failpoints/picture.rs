@@ -44,6 +44,7 @@ impl Said {
     pub fn of(reply: &Reply) -> Self {
         let how = match reply.outcome {
             Outcome::Completed { .. } => "completed",
+            Outcome::Question(_) => "asked",
             Outcome::Failed { .. } => "failed",
             Outcome::Canceled { .. } => "canceled",
         };

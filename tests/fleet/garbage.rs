@@ -31,6 +31,8 @@ fn task(role: Role) -> Task {
         files: Vec::new(),
         state: StateView::default(),
         notes: Vec::new(),
+        asked_by: None,
+        attended: false,
         limit_ms: 10_000,
         budget: None,
     }

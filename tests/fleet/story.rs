@@ -130,6 +130,8 @@ pub fn task(role: Role, description: &str, limit: Duration) -> Task {
         state: StateView::default(),
         notes: Vec::new(),
         limit_ms: u64::try_from(limit.as_millis()).unwrap(),
+        asked_by: None,
+        attended: false,
         budget: None,
     }
 }

@@ -107,7 +107,7 @@ fn goals() {
     let budget: Budget = "exchanges=40,tasks=10,time_s=600,tokens=200000,usd=2.5".parse().unwrap();
     let bounded = Goal { budget: budget.clone(), ..Goal::new("Write a function.".into(), vec![artifact()]) };
     check("goal", &bounded);
-    let gates = Gates { approve: Approve::Plan, quorum: 2, within_s: 3600, default: Otherwise::Approve };
+    let gates = Gates { approve: Approve::Plan, quorum: 2, within_s: 3600, default: Otherwise::Approve, ask: true };
     check("goal_gated", &Goal { gates, ..Goal::new("Write a function.".into(), Vec::new()) });
     check(
         "goal_request",
@@ -156,6 +156,8 @@ fn plans_and_tasks() {
             files: vec![artifact()],
             state: state_view(),
             notes: vec![Note { by: "ann@desk".into(), text: "use scrypt".into() }],
+            asked_by: Some(Role::Reviewer),
+            attended: true,
             limit_ms: 900_000,
             budget: Some(allowance()),
         },
@@ -210,6 +212,8 @@ fn replies() {
         ..reply(Role::Coder, "t1", completed("done", None))
     };
     check("reply_doubted", &doubted);
+    let question = Question { to: "t3".to_owned().into(), text: "Which database?".into() };
+    check("reply_question", &reply(Role::Coder, "t1", Outcome::Question(question)));
     check("reply_canceled", &reply(Role::Coder, "t1", Outcome::Canceled { reason: "the run ended".into() }));
 }
 
@@ -295,6 +299,7 @@ fn records_and_views() {
                 task: task_id("t2"),
                 role: Role::Qa,
                 attempt: 2,
+                kind: ItemKind::Question,
                 text: "pytest passed".into(),
                 since: 1_790_000_000,
                 until: 1_790_604_800,
@@ -313,6 +318,7 @@ fn inputs() {
     check("input_approve", plan_item.clone(), Said::Approve);
     check("input_reject", plan_item.clone(), Said::Reject { reason: "one task is enough".into() });
     check("input_edit", plan_item, Said::Edit { plan: plan() });
+    check("input_answer", ItemId::of(&task_id("t1"), 1), Said::Answer { text: "sqlite".into() });
     check("input_note", ItemId::note(), Said::Note { text: "use scrypt".into() });
     check("input_pause", ItemId::hold(1, 1), Said::Pause);
     check("input_lapse", ItemId::of(&task_id("t1"), 2), Said::Lapse);

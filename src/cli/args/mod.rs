@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-pub(in crate::cli) use self::people::{ApproveArgs, GateArgs, HoldArgs, InboxArgs, NoteArgs, RejectArgs, WhoArgs};
+pub(in crate::cli) use self::people::{
+    AnswerArgs, ApproveArgs, GateArgs, HoldArgs, InboxArgs, NoteArgs, RejectArgs, WhoArgs,
+};
 pub(in crate::cli) use self::reading::{
     ArtifactsArgs, HistoryArgs, JsonArgs, LogsArgs, LsArgs, ShowArgs, StateArgs, StateVerb, WatchArgs,
 };
@@ -124,6 +126,8 @@ pub(in crate::cli) enum Verb {
     Approve(ApproveArgs),
     /// Reject what waits, with the reason for its next attempt: <run>, or <run>/<item>
     Reject(RejectArgs),
+    /// Answer what a task asks you: <run>, or <run>/<item>
+    Answer(AnswerArgs),
     /// Tell a run something: every task that begins from now on knows it
     Note(NoteArgs),
     /// Let a run begin nothing new; what is under way goes on

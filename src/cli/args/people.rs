@@ -27,6 +27,9 @@ pub(in crate::cli) struct GateArgs {
     #[arg(long, help_heading = HEADING, value_name = "WHAT", default_value = "reject",
         value_parser = PossibleValuesParser::new(["reject", "approve"]).try_map(|word| word_of::<Otherwise>(&word)))]
     pub(in crate::cli) approve_default: Otherwise,
+    /// Agents may ask you: answer with `oarlock answer`; --approve-within and --approve-default hold for questions too
+    #[arg(long)]
+    pub(in crate::cli) ask: bool,
 }
 
 fn word_of<T: serde::de::DeserializeOwned>(word: &str) -> Result<T, serde_json::Error> {
@@ -40,7 +43,8 @@ impl GateArgs {
     /// The bound that is broken.
     pub(in crate::cli) fn gates(&self) -> Result<Gates, String> {
         let within_s = self.approve_within.map_or(limits::APPROVE_WITHIN_S, |time| time.as_secs());
-        let gates = Gates { approve: self.approve, quorum: self.quorum, within_s, default: self.approve_default };
+        let (approve, quorum, default, ask) = (self.approve, self.quorum, self.approve_default, self.ask);
+        let gates = Gates { approve, quorum, within_s, default, ask };
         gates.check().map(|()| gates)
     }
 }
@@ -79,6 +83,16 @@ pub(in crate::cli) struct RejectArgs {
     /// Why; the next attempt is told
     #[arg(long, value_name = "TEXT")]
     pub(in crate::cli) reason: String,
+    #[command(flatten)]
+    pub(in crate::cli) who: WhoArgs,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(in crate::cli) struct AnswerArgs {
+    /// The run, or <run>/<item> when several questions of it wait
+    pub(in crate::cli) what: String,
+    /// The answer; the task that asked goes on with it
+    pub(in crate::cli) text: String,
     #[command(flatten)]
     pub(in crate::cli) who: WhoArgs,
 }

@@ -53,7 +53,7 @@ impl Print {
             from: message.from,
             to: message.to,
             kind: message.kind,
-            task: about.task.clone(),
+            task: asker(message).unwrap_or_else(|| about.task.clone()),
             input: about.input.clone(),
             content: message.content.clone(),
             likeness: OnceLock::new(),
@@ -90,6 +90,12 @@ impl Print {
     fn likeness(&self) -> &Likeness {
         self.likeness.get_or_init(|| Likeness::of(&self.content))
     }
+}
+
+/// Whose question a message is: each is a task of its own, and what one task asks is compared.
+fn asker(message: &Message) -> Option<TaskId> {
+    let question = message.kind == MessageType::Question;
+    message.metadata.task.asker().filter(|_| question).map(|(asker, _)| asker)
 }
 
 impl Likeness {

@@ -52,6 +52,7 @@ fn content(reply: &Reply) -> String {
         (Outcome::Completed { .. }, Some(passed)) => format!("passed={passed}"),
         (Outcome::Completed { content, .. }, None) => content.clone(),
         (Outcome::Failed { failure }, _) => format!("failed {:?}", failure.kind),
+        (Outcome::Question(question), _) => format!("asks {}: {}", question.to, question.text),
         (Outcome::Canceled { .. }, _) => "canceled".into(),
     };
     format!("{words} [{}]", files.join(" "))
