@@ -18,7 +18,7 @@ const ASKING_REQUESTS_MAX: usize = 150;
 /// What every attempt of every task comes to, and in which order replies arrive.
 #[derive(Clone, Debug)]
 pub(super) struct World {
-    plan: Plan,
+    pub(super) plan: Plan,
     seed: u64,
     /// Of 100 attempts: how many fail and may be tried again, how many fail for good, how many checks find faults.
     odds: (u64, u64, u64),
@@ -27,7 +27,7 @@ pub(super) struct World {
 }
 
 impl World {
-    fn roll(&self, task: &TaskId, attempt: u32, salt: &str) -> u64 {
+    pub(super) fn roll(&self, task: &TaskId, attempt: u32, salt: &str) -> u64 {
         let text = format!("{}/{task}/{attempt}/{salt}", self.seed);
         let hash = crate::wire::ContentHash::of(text.as_bytes());
         u64::from_str_radix(&hash.as_str()[..8], 16).unwrap() % 100
@@ -35,7 +35,7 @@ impl World {
 
     /// `code` is what a check was given. Of the attempts that are to be tried again, those of checks are now and then a report
     /// about other files.
-    fn outcome(&self, job: &Job, code: Option<ContentHash>) -> Outcome {
+    pub(super) fn outcome(&self, job: &Job, code: Option<ContentHash>) -> Outcome {
         let (again, never, rejected) = self.odds;
         let roll = self.roll(&job.task, job.attempt, "outcome");
         let faults = self.roll(&job.task, job.attempt, "verdict") < rejected;
@@ -85,7 +85,7 @@ fn written(task: &TaskId, version: u64) -> Outcome {
 }
 
 /// The history entry of a request, as it is sent.
-fn request(facts: &Facts, attempts: &Attempts, job: &Job) -> HistoryEntry {
+pub(super) fn request(facts: &Facts, attempts: &Attempts, job: &Job) -> HistoryEntry {
     let (root, run) = (Root::default(), RunId::from_key("t", "next"));
     let dispatch = Dispatch { root: &root, run: &run, facts, attempts, tasks_max: None };
     HistoryEntry { message: dispatch.message(&dispatch.task(job, Duration::ZERO)), revision: 0, at: 0 }
@@ -188,7 +188,7 @@ pub(super) fn worlds(odds: impl Strategy<Value = (u64, u64, u64)>) -> impl Strat
 }
 
 /// The same, but each check looks at one coder, so that no two reworks touch each other.
-fn plain_worlds(odds: impl Strategy<Value = (u64, u64, u64)>) -> impl Strategy<Value = World> {
+pub(super) fn plain_worlds(odds: impl Strategy<Value = (u64, u64, u64)>) -> impl Strategy<Value = World> {
     worlds(odds).prop_map(|mut world| {
         for index in 0..world.plan.tasks.len() {
             let (before, rest) = world.plan.tasks.split_at_mut(index);

@@ -6,6 +6,8 @@ use crate::wire::{Artifact, Goal, Report, Review, RunId, TestFailure, TestReport
 
 #[path = "evidence_tests.rs"]
 mod evidence;
+#[path = "people_properties.rs"]
+mod people;
 #[path = "progress_tests.rs"]
 mod progress;
 #[path = "next_properties.rs"]
