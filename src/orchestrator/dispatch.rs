@@ -48,7 +48,7 @@ impl Dispatch<'_> {
         let mut room = limits::INLINE_BYTES_MAX;
         let goal = self.goal(&mut room);
         let evidence = self.evidence(job).into_iter().map(|reply| self.item(reply, &mut room));
-        let evidence = self.rejection(job).into_iter().chain(evidence).collect();
+        let evidence = self.rejection(job).into_iter().chain(self.unmade(job)).chain(evidence).collect();
         let told = questions::told(self.facts, &job.task, job.attempt);
         let told = told.into_iter().map(|told| answer(told, &mut room)).collect::<Vec<_>>();
         let context = self.context(job).into_iter().map(|reply| self.item(reply, &mut room)).chain(told).collect();
@@ -217,21 +217,31 @@ impl Dispatch<'_> {
     /// Why the attempt before was not good enough: its own failure, or that it was no evidence, and the checks that found
     /// faults in it.
     fn evidence(&self, job: &Job) -> Vec<&Reply> {
-        let (plan, attempts) = (self.facts.plan.as_ref(), self.attempts);
-        let void = |reply: &Reply| {
-            let check = plan.and_then(|plan| Some((plan, plan.task(&job.task)?)));
-            check.is_some_and(|(plan, check)| no_evidence(self.facts, plan, attempts, check, reply).is_some())
-        };
         let own = self.facts.before(&job.task, job.attempt);
-        let own = own.filter(|reply| reply.failure().is_some() || void(reply));
+        let own = own.filter(|reply| reply.failure().is_some() || self.is_void(reply));
         let rejected = |reply: &&Reply| reply.passed() == Some(false);
-        let checks = match plan {
+        let checks = match &self.facts.plan {
             Some(plan) => checks_of(plan, std::slice::from_ref(&job.task)),
             None => Vec::new(),
         };
         own.into_iter()
             .chain(checks.into_iter().filter_map(|check| self.facts.before(&check.id, job.attempt)).filter(rejected))
             .collect()
+    }
+
+    /// True for the reply of a check that is no evidence.
+    fn is_void(&self, reply: &Reply) -> bool {
+        let check = self.facts.plan.as_ref().and_then(|plan| Some((plan, plan.task(&reply.task)?)));
+        check.is_some_and(|(plan, check)| no_evidence(self.facts, plan, self.attempts, check, reply).is_some())
+    }
+
+    /// That the changes of shared state were not made which the attempt before proposed, because it was no evidence.
+    fn unmade(&self, job: &Job) -> Option<ContextItem> {
+        let before = self.facts.before(&job.task, job.attempt).filter(|reply| self.is_void(reply))?;
+        let verdict = self.facts.verdicts.get(&(job.task.clone(), before.attempt))?;
+        let told = format!("nothing that it proposed to change in the shared state was changed: {}", verdict.void);
+        let (task, role, attempt) = (job.task.clone(), Role::Orchestrator, before.attempt);
+        (!verdict.void.is_empty()).then(|| ContextItem { task, role, attempt, content: Content::inline(told) })
     }
 
     /// Why people rejected an attempt before.

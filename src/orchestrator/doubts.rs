@@ -38,6 +38,10 @@ pub(super) fn doubts(facts: &Facts, attempts: &Attempts, reply: &Reply) -> Vec<S
         }
         _ => {}
     }
+    let void = facts.verdicts.get(&(reply.task.clone(), reply.attempt)).filter(|verdict| !verdict.void.is_empty());
+    found.extend(
+        void.map(|verdict| format!("nothing was changed of the shared state as it proposed: {}", verdict.void)),
+    );
     found.iter().map(|doubt| limits::cut(doubt, DOUBT_BYTES_MAX)).collect()
 }
 

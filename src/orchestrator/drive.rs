@@ -65,6 +65,8 @@ pub(super) struct Drive<'a> {
     nudges: Subscriber,
     /// What is known of the items that wait for people.
     pub(super) waits: Waits,
+    /// Sequence of the newest reply up to which all were read in their order.
+    pub(super) results_read: u64,
     /// What this holder has sent.
     pub(super) sent: HashMap<Try, Sent>,
     /// The run's own result, when somebody stored one meanwhile.
@@ -107,7 +109,8 @@ impl<'a> Drive<'a> {
         let missing = facts.is_none();
         let (facts, loops) = (facts.unwrap_or_else(lost_goal), LoopDetector::default());
         let (sent, watch, waits) = (HashMap::new(), Watch::default(), Waits::default());
-        let mut drive = Drive { of, lease, facts, loops, live, nudges, waits, sent, ended, alarm: None, watch };
+        let (alarm, results_read) = (None, 0);
+        let mut drive = Drive { of, lease, facts, loops, live, nudges, waits, results_read, sent, ended, alarm, watch };
         let stopped = match drive.refuse(missing) {
             Some(failure) => {
                 drive.bury(&failure).await;

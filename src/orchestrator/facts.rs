@@ -128,10 +128,11 @@ impl Facts {
         self.requests.iter().find(is_it)
     }
 
-    /// What the attempts of each role took.
+    /// What the replies of each role cost, those that nobody has decided on included.
     pub(super) fn usages(&self) -> BTreeMap<Role, Usage> {
         let mut usages: BTreeMap<Role, Usage> = BTreeMap::new();
-        self.results.values().for_each(|reply| *usages.entry(reply.role).or_default() += reply.usage);
+        let replies = self.results.values().chain(&self.undecided);
+        replies.for_each(|reply| *usages.entry(reply.role).or_default() += reply.usage);
         usages
     }
 
@@ -145,11 +146,36 @@ impl Facts {
         self.restart.first.get(task).copied().unwrap_or(1)
     }
 
-    /// Failures of a task in this generation, up to an attempt.
+    /// Failures of a task in this generation, up to an attempt; without those in which others were quicker.
     pub(super) fn failures(&self, task: &TaskId, until: u32) -> u32 {
         let first = self.first(task).min(until);
         let of_task = self.results.range((task.clone(), first)..=(task.clone(), until));
-        of_task.filter(|(_, reply)| reply.failure().is_some()).fold(0, |count, _| count + 1)
+        let failed = of_task.filter(|(_, reply)| reply.failure().is_some()).fold(0, |count, _| count + 1);
+        u32::saturating_sub(failed, self.races(task, until))
+    }
+
+    /// Failures of a task in this generation, up to an attempt, because others changed the same values before it.
+    pub(super) fn races(&self, task: &TaskId, until: u32) -> u32 {
+        let first = self.first(task).min(until);
+        let of_task = self.verdicts.range((task.clone(), first)..=(task.clone(), until));
+        let lost = of_task.filter(|(key, verdict)| verdict.raced() && self.results.contains_key(*key));
+        lost.fold(0, |count, _| count + 1)
+    }
+
+    /// Takes in what nobody has decided on, for a run that is over: it counts as it is, and its changes were not made.
+    pub(super) fn settle(&mut self) {
+        for reply in std::mem::take(&mut self.undecided) {
+            let key = (reply.task.clone(), reply.attempt);
+            self.verdicts.insert(key, StateVerdict::void("the run was over before anybody decided on them"));
+            self.absorb(reply);
+        }
+    }
+
+    /// What all replies cost.
+    pub(super) fn usage(&self) -> Usage {
+        let mut usage = Usage::default();
+        self.usages().into_values().for_each(|of_role| usage += of_role);
+        usage
     }
 
     /// The questions of a task in this generation, each with the attempt that asked, the oldest first.

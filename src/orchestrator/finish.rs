@@ -10,7 +10,7 @@ use crate::store::{Store, StoreError, Stored};
 use crate::wire::subject::TaskSubject;
 use crate::wire::{
     Canary, Event, EventKind, Failure, Outcome, Reply, Report, Role, RunId, RunRecord, RunStatus, TaskId, TestReport,
-    Usage, limits,
+    limits,
 };
 
 /// Tests of a run's report that name their failures.
@@ -46,9 +46,7 @@ pub(super) fn failed(run: &RunId, generation: u32, facts: &Facts, failure: Failu
 }
 
 fn reply(run: &RunId, generation: u32, facts: &Facts, outcome: Outcome) -> Reply {
-    let mut usage = Usage::default();
-    facts.results.values().for_each(|reply| usage += reply.usage);
-    Reply { usage, ..Reply::new(Role::Orchestrator, run.clone(), TaskId::run(), generation, outcome) }
+    Reply { usage: facts.usage(), ..Reply::new(Role::Orchestrator, run.clone(), TaskId::run(), generation, outcome) }
 }
 
 /// All test runs of the result as one, `None` when there was none.

@@ -13,6 +13,7 @@ use super::facts::Facts;
 use super::gates::{self, Decision, Gate, rejected_for_good, unanswered};
 use super::loops::progress;
 use super::planning;
+use super::proposals::outrun;
 use super::questions::Questions;
 use super::synthesis::{answer_step, no_answer};
 use crate::roles::RetryPolicy;
@@ -191,7 +192,7 @@ fn raised(situation: &Situation<'_>, task: &PlanTask) -> Result<Option<u32>, Fai
             let what = format!("{} failed task {} {failed} times (retry attempts {retries})", task.role, task.id);
             Err(about(&what, failure))
         }
-        Outcome::Failed { .. } => Ok(Some(attempt + 1)),
+        Outcome::Failed { failure } => outrun(facts, task, attempt, failure).map_or(Ok(Some(attempt + 1)), Err),
         Outcome::Canceled { reason } => {
             Err(Failure::never(FailureKind::Internal, format!("task {} was canceled: {reason}", task.id)))
         }

@@ -5,9 +5,15 @@
 //! the next one finds the verdict instead of changing anything twice. A reply counts only when its verdict is there: until then
 //! its task is under way, and after a refusal it has failed, so that its next attempt is told why.
 
+use std::collections::VecDeque;
+
 use super::claim::Lost;
 use super::drive::Drive;
+use super::evidence::no_evidence;
+use super::facts::Facts;
+use super::next::{Rules, about, attempts};
 use crate::store::StoreError;
+use crate::wire::{Failure, PlanTask, Reply, TaskId, limits};
 
 impl Drive<'_> {
     /// Decides on the changes that replies propose and that nobody has decided on; the inner error ends our part.
@@ -17,21 +23,62 @@ impl Drive<'_> {
         }
         // A live copy can be missed: one that was stored before what we heard comes first.
         let run = self.lease.run.clone();
-        let stored = self.of.store.results.of_run(&run).await?.into_iter().map(|(_, reply)| reply);
-        let mut replies: Vec<_> = stored.collect();
-        replies.append(&mut self.facts.undecided);
-        for reply in replies {
+        let new = self.of.store.results.since(&run, self.results_read).await?;
+        let last = new.last().map_or(self.results_read, |(sequence, _)| *sequence);
+        let mut replies: VecDeque<Reply> = new.into_iter().map(|(_, reply)| reply).collect();
+        for known in std::mem::take(&mut self.facts.undecided).into_iter().rev() {
+            if !replies.iter().any(|reply| (&reply.task, reply.attempt) == (&known.task, known.attempt)) {
+                replies.push_front(known);
+            }
+        }
+        while let Some(reply) = replies.pop_front() {
             self.take_in(reply).await;
             let Some(open) = self.facts.undecided.pop() else { continue };
+            let Ok(void) = void(&self.facts, &self.of.settings.rules, &open) else {
+                // The run ends here; should it be tried again, this is decided on then.
+                self.facts.undecided.push(open);
+                self.facts.undecided.extend(replies);
+                return Ok(Ok(()));
+            };
             if let Err(lost) = self.lease.hold(&self.of.store).await? {
                 return Ok(Err(lost));
             }
-            let verdict = self.of.store.state.decide(&run, &open.task, open.attempt, &open.state).await?;
-            self.facts.verdicts.insert((open.task.clone(), open.attempt), verdict);
+            let decided =
+                self.of.store.state.decide(&run, &open.task, open.attempt, &open.state, void.as_deref()).await;
+            self.facts.verdicts.insert((open.task.clone(), open.attempt), decided?);
             self.take_in(open).await;
         }
+        self.results_read = last;
         Ok(Ok(()))
     }
+}
+
+/// Why a reply counts for nothing, so that its changes are not made either: a newer attempt is in force, or it is the reply of a
+/// check and no evidence. `None` for one that counts.
+///
+/// # Errors
+/// The end of the run, in which nothing counts any more.
+fn void(facts: &Facts, rules: &Rules, reply: &Reply) -> Result<Option<String>, Failure> {
+    let Some(plan) = &facts.plan else { return Ok(None) };
+    let attempts = attempts(facts, plan, rules)?;
+    let planned = plan.task(&reply.task);
+    let newest = match planned {
+        Some(task) => attempts[&task.id],
+        None if reply.task == TaskId::answer() => attempts.values().max().copied().unwrap_or(1),
+        None => return Ok(Some("its task is not in the plan".into())),
+    };
+    if reply.attempt < newest {
+        return Ok(Some(format!("attempt {newest} of its task is in force")));
+    }
+    Ok(planned.and_then(|task| no_evidence(facts, plan, &attempts, task, reply)))
+}
+
+/// The end of a run whose task came too late with its changes too often.
+pub(super) fn outrun(facts: &Facts, task: &PlanTask, attempt: u32, failure: &Failure) -> Option<Failure> {
+    let (races, max) = (facts.races(&task.id, attempt), limits::STATE_RACES_MAX);
+    let what =
+        || format!("others were quicker than {} in task {} {races} times (state_races_max {max})", task.role, task.id);
+    (races > max).then(|| about(&what(), failure))
 }
 
 #[cfg(test)]
@@ -40,12 +87,15 @@ mod tests {
     use std::time::Duration;
 
     use super::super::dispatch::Dispatch;
-    use super::super::facts::Facts;
-    use super::super::next::{Job, Rules, Step, next};
+    use super::super::doubts::doubts;
+    use super::super::finish::failed;
+    use super::super::next::{Job, Step, next};
+    use super::*;
     use crate::store::HistoryEntry;
     use crate::wire::{
-        FailureKind, Goal, Message, Outcome, Plan, PlanTask, Reply, Role, Root, RunId, StateChange, StateOp,
-        StateRefusal, StateSeen, StateVerdict, StateView, Task, TaskId, WIRE_VERSION,
+        Artifact, Content, ContentHash, ContextItem, FailureKind, Goal, Message, Outcome, Plan, Report, Review, Role,
+        Root, RunId, StateChange, StateOp, StateRefusal, StateSeen, StateVerdict, StateView, Task, Usage, Verdict,
+        WIRE_VERSION, code_hash,
     };
 
     fn facts() -> Facts {
@@ -71,6 +121,83 @@ mod tests {
             Step::Want(jobs) if jobs.len() == 1 => (jobs[0].task.clone(), jobs[0].attempt),
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Others were quicker again and again: that is no failure of its own, and has a bound of its own.
+    #[test]
+    fn races_have_a_bound_of_their_own() {
+        let mut facts = facts();
+        let raced = StateRefusal { raced: true, ..StateRefusal::of("port", "is at revision 9 now") };
+        for attempt in 1..=1 + limits::STATE_RACES_MAX {
+            assert_eq!(wanted(&facts), (TaskId::planned(1), attempt));
+            facts.verdicts.insert((TaskId::planned(1), attempt), StateVerdict::refused(vec![raced.clone()]));
+            assert!(facts.absorb(Reply { attempt, ..proposing() }));
+        }
+        let Step::Fail(failure) = next(&facts, &Rules::default()) else { panic!("it goes on") };
+        assert_eq!(failure.kind, FailureKind::StateConflict);
+        assert!(failure.message.contains("state_races_max 16"), "{failure}");
+    }
+
+    #[test]
+    fn what_counts_for_nothing_changes_nothing_and_is_told() {
+        let task = |number: usize, role, needs: &[usize]| PlanTask {
+            id: TaskId::planned(number),
+            description: "do it".into(),
+            role,
+            depends_on: needs.iter().map(|need| TaskId::planned(*need)).collect(),
+        };
+        let tasks = vec![task(1, Role::Coder, &[]), task(2, Role::Reviewer, &[1])];
+        let mut facts = Facts { plan: Some(Plan { v: WIRE_VERSION, tasks }), ..facts() };
+        let file =
+            Artifact { path: "made.py".parse().unwrap(), sha256: ContentHash::of(b"new"), bytes: 3, role: Role::Coder };
+        let code = code_hash([&file]);
+        let wrote = Outcome::Completed { content: "done".into(), artifacts: vec![file], report: None };
+        let coder = Reply { role: Role::Coder, state: Vec::new(), outcome: wrote, ..proposing() };
+        assert!(facts.absorb(coder));
+        let review = |attempt, judged| {
+            let report = Report::Review(Review { verdict: Verdict::Approve, findings: Vec::new(), judged });
+            let outcome = Outcome::Completed { content: "good".into(), artifacts: Vec::new(), report: Some(report) };
+            Reply { role: Role::Reviewer, task: TaskId::planned(2), attempt, outcome, ..proposing() }
+        };
+        let why = |facts: &Facts, reply: &Reply| void(facts, &Rules::default(), reply).unwrap().unwrap_or_default();
+        assert_eq!(why(&facts, &review(1, code.clone())), "");
+        let stale = review(1, Some(ContentHash::of(b"other files")));
+        assert!(why(&facts, &stale).contains("about other files"), "{}", why(&facts, &stale));
+        let elsewhere = Reply { task: TaskId::planned(7), ..review(1, code.clone()) };
+        assert!(why(&facts, &elsewhere).contains("not in the plan"));
+
+        let key = (TaskId::planned(2), 1);
+        facts.verdicts.insert(key.clone(), StateVerdict::void(&why(&facts, &stale)));
+        assert!(facts.absorb(stale));
+        assert!(matches!(facts.results[&key].outcome, Outcome::Completed { .. }), "it is no failure, and no evidence");
+        assert_eq!(wanted(&facts), (TaskId::planned(2), 2));
+        let told = doubts(&facts, &BTreeMap::new(), &facts.results[&key]);
+        assert!(told.iter().any(|doubt| doubt.contains("nothing was changed of the shared state")), "{told:?}");
+        let (root, run) = (Root::default(), RunId::from_key("t", "proposals"));
+        let attempts = [(TaskId::planned(1), 1), (TaskId::planned(2), 2)].into();
+        let dispatch = Dispatch { root: &root, run: &run, facts: &facts, attempts: &attempts, tasks_max: None };
+        let again = Job { task: TaskId::planned(2), role: Role::Reviewer, attempt: 2, delay: Duration::ZERO };
+        let evidence = dispatch.task(&again, Duration::ZERO).evidence;
+        let says =
+            |item: &ContextItem| matches!(&item.content, Content::Inline { text } if text.contains("shared state"));
+        assert!(evidence.iter().any(says), "the agent is told: {evidence:?}");
+        assert!(facts.absorb(Reply { state: Vec::new(), ..review(2, code.clone()) }));
+        assert!(why(&facts, &review(1, code)).contains("attempt 2"), "a newer attempt is in force");
+    }
+
+    #[test]
+    fn what_nobody_decided_on_before_the_end_is_done_and_counted() {
+        let mut facts = facts();
+        let usage = Usage { calls: 1, ..Usage::default() };
+        assert!(!facts.absorb(Reply { usage, ..proposing() }));
+        let failure = Failure::never(FailureKind::Internal, "it ends");
+        let run = RunId::from_key("t", "proposals");
+        assert_eq!(failed(&run, 1, &facts, failure).usage.calls, 1);
+        facts.settle();
+        assert!(facts.undecided.is_empty());
+        let reply = facts.result(&TaskId::planned(1), 1).expect("a reply that counts");
+        let told = doubts(&facts, &BTreeMap::new(), reply);
+        assert!(told.iter().any(|doubt| doubt.contains("run was over")), "{told:?}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::store::{Store, StoreError};
 use crate::wire::subject::TaskSubject;
 use crate::wire::{
     Failure, FailureKind, ItemKind, ItemView, MessageType, Otherwise, Outcome, Party, Reply, Role, RunId, RunView,
-    TaskId, TaskStatus, TaskView, Usage, Vote, WIRE_VERSION, limits,
+    TaskId, TaskStatus, TaskView, Vote, WIRE_VERSION, limits,
 };
 
 /// Everything about a run; `None` when it is not kept. `rules` are the orchestrators' settings.
@@ -21,16 +21,18 @@ pub async fn view(store: &Store, run: &RunId, rules: &Rules) -> Result<Option<Ru
     let Some(recorded) = store.runs.record(run).await? else {
         return Ok(None);
     };
-    let Some(facts) = Facts::load(store, run, &recorded.record).await? else {
+    let Some(mut facts) = Facts::load(store, run, &recorded.record).await? else {
         return Ok(None);
     };
     let result = store.results.get(&TaskSubject::of_run(run, recorded.record.generation)).await?;
+    if result.is_some() {
+        facts.settle();
+    }
     let waiting = match recorded.record.status.terminal() || result.is_some() {
         true => Vec::new(),
         false => waiting(store, run, &facts, rules).await?,
     };
-    let mut usage = Usage::default();
-    facts.results.values().for_each(|reply| usage += reply.usage);
+    let usage = facts.usage();
     Ok(Some(RunView {
         v: WIRE_VERSION,
         run: run.clone(),

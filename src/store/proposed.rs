@@ -59,7 +59,7 @@ impl SharedState {
     }
 
     /// Makes all changes that one attempt's reply proposes, or none of them, and keeps the verdict; when there is one already it
-    /// is returned, and nothing is done.
+    /// is returned, and nothing is done. Nothing is changed for a reply that counts for nothing; `void` says why it does.
     ///
     /// # Errors
     /// [`StoreError::Contended`] after [`DECIDE_TRIES_MAX`] tries, and when the store cannot be used.
@@ -69,6 +69,7 @@ impl SharedState {
         task: &TaskId,
         attempt: u32,
         changes: &[StateChange],
+        void: Option<&str>,
     ) -> Result<StateVerdict, StoreError> {
         let key = format!("{run}.{STATE_RESERVED}.{task}.{attempt}");
         let names: Vec<&str> = changes.iter().map(|change| change.name.as_str()).collect();
@@ -76,16 +77,9 @@ impl SharedState {
             if let Some(entry) = self.bucket.get_from_leader(&key).await? {
                 return read(&entry.value, &key, "verdict on changes of shared state");
             }
-            let faults = StateChange::faults(changes);
-            let made = if faults.is_empty() { self.made(run, changes).await? } else { Err(faults) };
-            let (mut writes, verdict) = match made {
-                Ok(writes) => {
-                    let mut changed: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-                    changed.sort();
-                    changed.dedup();
-                    (writes, StateVerdict::changed(changed))
-                }
-                Err(refused) => (Vec::new(), StateVerdict::refused(refused)),
+            let (mut writes, verdict) = match void {
+                Some(why) => (Vec::new(), StateVerdict::void(why)),
+                None => self.judged(run, changes).await?,
             };
             let text = String::from_utf8_lossy(&json(&verdict)).into_owned();
             writes.push(Write { key: key.clone(), text, revision: 0 });
@@ -95,6 +89,21 @@ impl SharedState {
             Self::pause().await;
         }
         Err(StoreError::Contended { names: names.join(", "), tries: DECIDE_TRIES_MAX })
+    }
+
+    /// The writes that these changes come to, none when one of them cannot be made, and the verdict.
+    async fn judged(&self, run: &RunId, changes: &[StateChange]) -> Result<(Vec<Write>, StateVerdict), StoreError> {
+        let faults = StateChange::faults(changes);
+        let made = if faults.is_empty() { self.made(run, changes).await? } else { Err(faults) };
+        Ok(match made {
+            Ok(writes) => {
+                let mut changed: Vec<String> = changes.iter().map(|change| change.name.clone()).collect();
+                changed.sort();
+                changed.dedup();
+                (writes, StateVerdict::changed(changed))
+            }
+            Err(refused) => (Vec::new(), StateVerdict::refused(refused)),
+        })
     }
 
     /// The writes that these changes come to, or why one of them cannot be made.
@@ -150,7 +159,7 @@ fn conflict(change: &StateChange, there: Option<&Entry>) -> Option<StateRefusal>
             format!("is at revision {revision} now: {}", limits::cut(&value, SHOWN_BYTES_MAX))
         }
     };
-    Some(StateRefusal::of(&change.name, format!("{wanted}, and {now}")))
+    Some(StateRefusal { raced: true, ..StateRefusal::of(&change.name, format!("{wanted}, and {now}")) })
 }
 
 /// A value for a task, left out here when there could be no room for it.

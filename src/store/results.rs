@@ -61,6 +61,13 @@ impl Results {
         Ok(kept.into_iter().filter_map(dated).collect())
     }
 
+    /// The replies of a run that were stored after a stream sequence, 0 for all, each with its own, in their order.
+    pub async fn since(&self, run: &RunId, after: u64) -> Result<Vec<(u64, Reply)>, StoreError> {
+        let kept = self.bus.scan_from(&self.stream, &self.bus.root.results_of(run), after + 1).await?;
+        let numbered = |kept: Kept| Some((kept.sequence, self.read(&kept.subject, &kept.payload)?.1));
+        Ok(kept.into_iter().filter_map(numbered).collect())
+    }
+
     /// Reads a reply that came live on a stored subject; `None` when the subject is none.
     pub fn read(&self, subject: &str, payload: &[u8]) -> Option<(TaskSubject, Reply)> {
         let to = self.bus.root.parse(subject)?;

@@ -71,6 +71,9 @@ pub const STATE_KEYS_MAX: usize = 100;
 pub const STATE_CHANGES_MAX: usize = 200;
 /// Reasons that are kept when the changes of a reply are refused.
 pub const STATE_REFUSALS_MAX: usize = 20;
+/// Attempts of one task whose changes of shared state came too late, because others were quicker: twice what a window of tasks can
+/// do to one of them.
+pub const STATE_RACES_MAX: u32 = 16;
 /// Characters of the name of a shared-state value.
 pub const STATE_NAME_CHARS_MAX: usize = 128;
 /// Bytes of shared state, names and values, that travel inside a task.

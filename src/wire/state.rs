@@ -76,6 +76,9 @@ pub struct StateVerdict {
     /// Why nothing was changed; empty when all was.
     #[serde(default)]
     pub refused: Vec<StateRefusal>,
+    /// Why the reply counts for nothing, so that its changes were not even looked at; empty when it counts.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub void: String,
 }
 
 /// A change that could not be made.
@@ -85,6 +88,9 @@ pub struct StateRefusal {
     pub name: String,
     /// Why not, for the agent and for people.
     pub why: String,
+    /// True when somebody else was quicker: the value has another revision than the one that was expected.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub raced: bool,
 }
 
 impl StateView {
@@ -130,7 +136,7 @@ impl StateChange {
                 limits::STATE_CHANGES_MAX,
                 limits::STATE_KEYS_MAX
             );
-            faults.push(StateRefusal { name: String::new(), why });
+            faults.push(StateRefusal { name: String::new(), why, raced: false });
         }
         faults
     }
@@ -175,13 +181,23 @@ impl StateChange {
 impl StateVerdict {
     /// The verdict that everything was changed.
     pub fn changed(names: Vec<String>) -> Self {
-        Self { v: WIRE_VERSION, changed: names, refused: Vec::new() }
+        Self { v: WIRE_VERSION, changed: names, refused: Vec::new(), void: String::new() }
+    }
+
+    /// The verdict that nothing was changed, because the reply counts for nothing.
+    pub fn void(why: &str) -> Self {
+        Self { void: limits::cut(why, WHY_BYTES_MAX), ..Self::changed(Vec::new()) }
     }
 
     /// The verdict that nothing was; of many reasons the first [`limits::STATE_REFUSALS_MAX`] are kept.
     pub fn refused(mut refused: Vec<StateRefusal>) -> Self {
         refused.truncate(limits::STATE_REFUSALS_MAX);
-        Self { v: WIRE_VERSION, changed: Vec::new(), refused }
+        Self { refused, ..Self::changed(Vec::new()) }
+    }
+
+    /// True when nothing was changed for no other reason than that others were quicker.
+    pub fn raced(&self) -> bool {
+        !self.refused.is_empty() && self.refused.iter().all(|refusal| refusal.raced)
     }
 
     /// The reply as it counts: one whose changes were refused is a failure that tells why, so that its task is tried again.
@@ -202,7 +218,8 @@ impl StateVerdict {
 impl StateRefusal {
     /// A refusal, its texts cut to their bounds.
     pub fn of(name: &str, why: impl AsRef<str>) -> Self {
-        Self { name: limits::cut(name, limits::STATE_NAME_CHARS_MAX), why: limits::cut(why.as_ref(), WHY_BYTES_MAX) }
+        let (name, why) = (limits::cut(name, limits::STATE_NAME_CHARS_MAX), limits::cut(why.as_ref(), WHY_BYTES_MAX));
+        Self { name, why, raced: false }
     }
 }
 

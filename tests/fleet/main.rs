@@ -19,6 +19,7 @@ mod cancel_races;
 mod chaos;
 mod circles;
 mod conduct;
+mod contention;
 mod contexts;
 mod costs;
 mod crash;

@@ -15,15 +15,15 @@ use crate::harness::{Ended, TestServer, ended as command, have, oarlock, until};
 use crate::nats_cli::{GET_IT, cli, nats};
 use crate::story::{Ear, cast, ended, findings, json_rule, plan_rule, result, script, text_rule};
 
-const CAST: [Role; 4] = [Role::Orchestrator, Role::Planner, Role::Researcher, Role::Synthesizer];
+pub const CAST: [Role; 4] = [Role::Orchestrator, Role::Planner, Role::Researcher, Role::Synthesizer];
 /// The key of the one run of a test, so that its state can be there before it.
 const KEY: &str = "the one";
 
-fn the_run() -> RunId {
+pub fn the_run() -> RunId {
     RunId::from_key("", KEY)
 }
 
-async fn submit(server: &TestServer) -> RunId {
+pub async fn submit(server: &TestServer) -> RunId {
     let mut headers = HeaderMap::new();
     headers.insert("Oarlock-Key", KEY);
     let answer = server.request_with("oarlock.submit", headers, "make it").await;
@@ -32,7 +32,7 @@ async fn submit(server: &TestServer) -> RunId {
 }
 
 /// A researcher's rule for one attempt of a task, whose prompt must hold `shown`.
-fn research(task: &str, attempt: u32, shown: &str, latency_ms: u64, state: Value) -> Value {
+pub fn research(task: &str, attempt: u32, shown: &str, latency_ms: u64, state: Value) -> Value {
     let mut answer = findings();
     answer["state"] = state;
     let mut rule = json_rule(Role::Researcher, latency_ms, &answer);
@@ -42,22 +42,22 @@ fn research(task: &str, attempt: u32, shown: &str, latency_ms: u64, state: Value
     rule
 }
 
-fn answer() -> Value {
+pub fn answer() -> Value {
     text_rule(Role::Synthesizer, 0, "It is made.")
 }
 
-async fn values(server: &TestServer) -> BTreeMap<String, Value> {
+pub async fn values(server: &TestServer) -> BTreeMap<String, Value> {
     let all = server.store.state.all(&the_run()).await.unwrap();
     all.into_iter().map(|(name, entry)| (name, entry.value)).collect()
 }
 
-async fn tool(server: &TestServer, arguments: &[&str]) -> Ended {
+pub async fn tool(server: &TestServer, arguments: &[&str]) -> Ended {
     let mut oarlock = oarlock(server);
     oarlock.args(["--server", server.url()]).args(arguments);
     command(oarlock, b"").await
 }
 
-fn change(op: StateOp, name: &str, value: Value, expected: Option<u64>) -> StateChange {
+pub fn change(op: StateOp, name: &str, value: Value, expected: Option<u64>) -> StateChange {
     StateChange { op, name: name.into(), value, expected }
 }
 
@@ -209,7 +209,7 @@ async fn what_a_reply_proposes_is_decided_once_however_many_try() {
     let server = TestServer::start().await;
     let (state, run, task) = (&server.store.state, RunId::random(), TaskId::planned(1));
     let both = [change(StateOp::Append, "a", json!(1), None), change(StateOp::Append, "b", json!(1), None)];
-    let verdicts = join_all((0..16).map(|_| state.decide(&run, &task, 1, &both))).await;
+    let verdicts = join_all((0..16).map(|_| state.decide(&run, &task, 1, &both, None))).await;
     for verdict in verdicts {
         assert_eq!(verdict.unwrap(), StateVerdict::changed(vec!["a".into(), "b".into()]));
     }
@@ -239,15 +239,15 @@ async fn what_a_reply_proposes_is_decided_once_however_many_try() {
     {
         let changes = [vec![change(StateOp::Append, "a", json!(2), None)], second].concat();
         let attempt = attempt as u32 + 2;
-        let verdict = state.decide(&run, &task, attempt, &changes).await.unwrap();
+        let verdict = state.decide(&run, &task, attempt, &changes, None).await.unwrap();
         assert!(verdict.refused.iter().any(|refusal| refusal.to_string().contains(says)), "{says}: {verdict:?}");
-        assert_eq!(state.decide(&run, &task, attempt, &both).await.unwrap(), verdict, "a verdict stands");
+        assert_eq!(state.decide(&run, &task, attempt, &both, None).await.unwrap(), verdict, "a verdict stands");
         assert_eq!(lists().await, [json!([1]), json!([1])], "all or nothing: {says}");
     }
     // A hundred names and the verdict are one batch.
     let hundred: Vec<_> =
         (0..100).map(|number| change(StateOp::Set, &format!("n{number}"), json!(1), Some(0))).collect();
-    assert!(state.decide(&run, &task, 20, &hundred).await.unwrap().refused.is_empty());
+    assert!(state.decide(&run, &task, 20, &hundred, None).await.unwrap().refused.is_empty());
     assert_eq!(state.all(&run).await.unwrap().len(), 102);
 }
 

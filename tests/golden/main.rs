@@ -257,7 +257,9 @@ fn messages_and_events() {
 fn records_and_views() {
     check("state_changed", &StateVerdict::changed(vec!["decisions".into(), "port".into()]));
     let why = "was to be replaced at revision 12, and is at revision 19 now: 9090";
-    check("state_refused", &StateVerdict::refused(vec![StateRefusal::of("port", why)]));
+    let refusal = StateRefusal { raced: true, ..StateRefusal::of("port", why) };
+    check("state_refused", &StateVerdict::refused(vec![refusal]));
+    check("state_void", &StateVerdict::void("attempt 2 of its task is in force"));
     let owner = Owner { seq: 17, at: 1_790_000_000_000_000_000, nonce: "00ff".into() };
     let record = RunRecord::submitted(1_790_000_000);
     check("run_record_submitted", &record);
