@@ -13,7 +13,7 @@ use super::planning::completed;
 use super::{Orchestrator, view};
 use crate::store::{Heard, Recorded};
 use crate::wire::subject::TaskSubject;
-use crate::wire::{Event, EventKind, Input, ItemId, ItemKind, Plan, RunId, RunStatus, Said, TaskId, limits};
+use crate::wire::{Budget, Event, EventKind, Input, ItemId, ItemKind, Plan, RunId, RunStatus, Said, TaskId, limits};
 
 /// Runs that one look into the inbox reads.
 const INBOX_RUNS_MAX: usize = 200;
@@ -80,16 +80,16 @@ fn open(of: &Orchestrator, facts: &Facts) -> Vec<Item> {
 
 /// Approves, rejects or edits one item.
 pub(super) async fn decide(of: &Orchestrator, asked: &Asked, verb: &str) -> Result<Value, Refused> {
+    let run = &asked.run;
+    let (mut facts, over) = known(of, run).await?;
     let says = match verb {
         "approve" => Said::Approve,
         "reject" => {
             let reason = asked.reason.clone().or_else(|| asked.text.clone()).unwrap_or_else(|| REASON.into());
             Said::Reject { reason: limits::cut(&reason, limits::REASON_BYTES_MAX) }
         }
-        _ => Said::Edit { plan: edited(asked)? },
+        _ => Said::Edit { plan: edited(asked, &of.settings.budgets.of(&facts.goal.budget))? },
     };
-    let run = &asked.run;
-    let (mut facts, over) = known(of, run).await?;
     let item = match chosen(of, &facts, asked, &says) {
         Err(Refused::Because(..)) if over => return is_over(run),
         item => item?,
@@ -175,17 +175,17 @@ fn others(of: &Orchestrator, facts: &Facts) -> String {
     if open.is_empty() { "; nothing waits now".into() } else { format!("; waiting now: {}", open.join(", ")) }
 }
 
-/// The plan of an edit, held against the rules of every plan.
-fn edited(asked: &Asked) -> Result<Plan, Refused> {
+/// The plan of an edit, held against the rules of every plan and the run's budget.
+fn edited(asked: &Asked, budget: &Budget) -> Result<Plan, Refused> {
     let bad = |why: String| Refused::Because(400, why);
     let plan = asked.plan.as_ref().ok_or_else(|| bad("an edit needs a plan: {\"run\": …, \"plan\": …}".into()))?;
     let sound = plan.recheck().map_err(|faults| bad(format!("the plan is no plan: {}", faults.join("; "))))?;
     let whole = completed(sound.clone()).map_err(|failure| bad(failure.message))?;
     let (bytes, max) = (serde_json::to_vec(&whole).map_or(0, |json| json.len()), limits::PAYLOAD_BYTES_MAX);
-    match bytes > max {
-        true => Err(Refused::Because(413, format!("the plan has {bytes} bytes, more than payload_bytes_max {max}"))),
-        false => Ok(sound),
+    if bytes > max {
+        return Err(Refused::Because(413, format!("the plan has {bytes} bytes, more than payload_bytes_max {max}")));
     }
+    budget.broken_by(&whole).map_or(Ok(sound), |(_, why)| Err(bad(why)))
 }
 
 /// The item that is meant: the one that is named, or the only one that waits.

@@ -15,7 +15,7 @@ use crate::bus::clock::{nanos, since};
 use crate::model::BYTES_PER_TOKEN;
 use crate::store::StoreError;
 use crate::wire::{
-    Allowance, Budget, Event, EventKind, Failure, FailureKind, Outcome, Role, Task, TaskId, Usd, limits,
+    Allowance, Budget, Event, EventKind, Failure, FailureKind, Outcome, Plan, Role, Task, TaskId, Usd, limits,
 };
 
 /// Bytes of a role's own words in a prompt, for the estimate of one call.
@@ -56,6 +56,7 @@ impl Default for Budgets {
     fn default() -> Self {
         let run = Budget {
             exchanges: None,
+            depth: Some(limits::PLAN_DEPTH_MAX as u64),
             tasks: Some(limits::PLAN_TASKS_MAX as u64),
             time_s: Some(limits::RUN_TIME_S_MAX),
             tokens: Some(limits::RUN_TOKENS_MAX),
@@ -75,6 +76,7 @@ impl Budgets {
         let lower = |asked: Option<u64>, max: Option<u64>| asked.into_iter().chain(max).min();
         Budget {
             exchanges: lower(asked.exchanges, self.run.exchanges),
+            depth: lower(asked.depth, self.run.depth),
             tasks: lower(asked.tasks, self.run.tasks),
             time_s: lower(asked.time_s, self.run.time_s),
             tokens: lower(asked.tokens, self.run.tokens),
@@ -184,11 +186,9 @@ impl Drive<'_> {
         Some(exceeded(&self.facts, &format!("the run took longer than its budget time_s {time_s}"), "time_s"))
     }
 
-    /// The failure of a run whose plan has too many tasks.
-    pub(super) fn too_many_tasks(&self, tasks: usize) -> Option<Failure> {
-        let max = self.budget().tasks.filter(|max| tasks as u64 > *max)?;
-        let what = format!("the plan has {tasks} tasks, with the tests that it forgot, and budget tasks is {max}");
-        Some(exceeded(&self.facts, &what, "tasks"))
+    /// The failure of a run whose plan has too many tasks, or too many in a row.
+    pub(super) fn too_large(&self, plan: &Plan) -> Option<Failure> {
+        self.budget().broken_by(plan).map(|(name, what)| exceeded(&self.facts, &what, name))
     }
 
     /// When the run's time is over, for whoever sets an alarm.
@@ -245,6 +245,9 @@ impl Drive<'_> {
         shares.push(share("exchanges", exchanges, self.exchanges_max() as u64));
         if let (Some(plan), Some(max)) = (&self.facts.plan, budget.tasks) {
             shares.push(share("tasks", plan.tasks.len(), max));
+        }
+        if let (Some(plan), Some(max)) = (&self.facts.plan, budget.depth) {
+            shares.push(share("depth", plan.depth(), max));
         }
         let mut high: Vec<(String, String)> = shares
             .into_iter()

@@ -40,6 +40,8 @@ pub(super) struct Dispatch<'a> {
     pub(super) attempts: &'a Attempts,
     /// Tasks that the plan may have; told to the planner where it is less than any plan may have.
     pub(super) tasks_max: Option<u64>,
+    /// The same for tasks in a row.
+    pub(super) depth_max: Option<u64>,
 }
 
 impl Dispatch<'_> {
@@ -134,14 +136,19 @@ impl Dispatch<'_> {
         let planned = self.facts.plan.as_ref().and_then(|plan| plan.task(&job.task));
         match (planned, job.role) {
             (Some(task), _) => task.description.clone(),
-            (None, Role::Planner) => match self.tasks_max.filter(|max| *max < limits::PLAN_TASKS_MAX as u64) {
-                Some(max) => {
-                    format!("{PLAN_TASK} It may have at most {max} tasks, a qa task for each coder task included.")
-                }
-                None => PLAN_TASK.to_owned(),
-            },
+            (None, Role::Planner) => self.plan_task(),
             (None, _) => ANSWER_TASK.to_owned(),
         }
+    }
+
+    /// The planner's task, with the bounds that are narrower than every plan's.
+    fn plan_task(&self) -> String {
+        let narrower = |bound: Option<u64>, than: usize| bound.filter(|max| *max < than as u64);
+        let tasks = narrower(self.tasks_max, limits::PLAN_TASKS_MAX)
+            .map(|max| format!(" It may have at most {max} tasks, a qa task for each coder task included."));
+        let depth = narrower(self.depth_max, limits::PLAN_DEPTH_MAX)
+            .map(|max| format!(" At most {max} tasks may depend on each other in a row, those qa tasks included."));
+        [Some(PLAN_TASK.to_owned()), tasks, depth].into_iter().flatten().collect()
     }
 
     fn goal(&self, room: &mut usize) -> Content {

@@ -191,7 +191,7 @@ impl<'a> Drive<'a> {
                 },
                 Step::Wait => {}
                 Step::Adopt(plan) => {
-                    if let Some(failure) = self.too_many_tasks(plan.tasks.len()) {
+                    if let Some(failure) = self.too_large(&plan) {
                         return self.fail(failure).await;
                     }
                     if let Err(lost) = self.adopt(plan).await? {

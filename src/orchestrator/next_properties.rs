@@ -87,7 +87,7 @@ fn written(task: &TaskId, version: u64) -> Outcome {
 /// The history entry of a request, as it is sent.
 pub(super) fn request(facts: &Facts, attempts: &Attempts, job: &Job) -> HistoryEntry {
     let (root, run) = (Root::default(), RunId::from_key("t", "next"));
-    let dispatch = Dispatch { root: &root, run: &run, facts, attempts, tasks_max: None };
+    let dispatch = Dispatch { root: &root, run: &run, facts, attempts, tasks_max: None, depth_max: None };
     HistoryEntry { message: dispatch.message(&dispatch.task(job, Duration::ZERO)), revision: 0, at: 0 }
 }
 

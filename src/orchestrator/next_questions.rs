@@ -44,7 +44,7 @@ fn sent(facts: &mut Facts, step: &Step) -> Message {
     let Step::Want(jobs) = step else { panic!("no work: {step:?}") };
     let attempts = attempts(facts, facts.plan.as_ref().unwrap(), &rules()).unwrap();
     let (root, run) = (Root::default(), RunId::from_key("t", "next"));
-    let dispatch = Dispatch { root: &root, run: &run, facts, attempts: &attempts, tasks_max: None };
+    let dispatch = Dispatch { root: &root, run: &run, facts, attempts: &attempts, tasks_max: None, depth_max: None };
     let message = dispatch.message(&dispatch.task(&jobs[0], Duration::ZERO));
     facts.requests.push(HistoryEntry { message: message.clone(), revision: 1, at: 0 });
     message

@@ -175,7 +175,8 @@ mod tests {
         assert!(told.iter().any(|doubt| doubt.contains("nothing was changed of the shared state")), "{told:?}");
         let (root, run) = (Root::default(), RunId::from_key("t", "proposals"));
         let attempts = [(TaskId::planned(1), 1), (TaskId::planned(2), 2)].into();
-        let dispatch = Dispatch { root: &root, run: &run, facts: &facts, attempts: &attempts, tasks_max: None };
+        let dispatch =
+            Dispatch { root: &root, run: &run, facts: &facts, attempts: &attempts, tasks_max: None, depth_max: None };
         let again = Job { task: TaskId::planned(2), role: Role::Reviewer, attempt: 2, delay: Duration::ZERO };
         let evidence = dispatch.task(&again, Duration::ZERO).evidence;
         let says =
@@ -223,7 +224,8 @@ mod tests {
 
     fn made(facts: &Facts) -> (Task, Message) {
         let (root, run) = (Root::default(), RunId::from_key("t", "proposals"));
-        let dispatch = Dispatch { root: &root, run: &run, facts, attempts: &BTreeMap::new(), tasks_max: None };
+        let dispatch =
+            Dispatch { root: &root, run: &run, facts, attempts: &BTreeMap::new(), tasks_max: None, depth_max: None };
         let job = Job { task: TaskId::planned(1), role: Role::Researcher, attempt: 1, delay: Duration::ZERO };
         let task = dispatch.task(&job, Duration::ZERO);
         let message = dispatch.message(&task);

@@ -44,7 +44,7 @@ pub async fn retell(
         let newest = attempts.entry(about.task.clone()).or_insert(about.attempt);
         *newest = about.attempt.max(*newest);
     }
-    let dispatch = Dispatch { root, run, facts: &facts, attempts: &attempts, tasks_max: None };
+    let dispatch = Dispatch { root, run, facts: &facts, attempts: &attempts, tasks_max: None, depth_max: None };
     let job = Job { task: wanted.0.clone(), role, attempt: wanted.1, delay: Duration::ZERO };
     let mut task = dispatch.task(&job, Duration::ZERO);
     if role == Role::Planner {

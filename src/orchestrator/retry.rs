@@ -62,10 +62,8 @@ async fn begin(of: &Orchestrator, asked: &Asked, recorded: Recorded) -> Result<O
         (Some(_), None) => return Err(refused("the run has no plan that could be edited".into())),
         (Some(plan), Some(old)) => {
             let plan = edited(old, plan, &facts).map_err(|faults| refused(faults.join("; ")))?;
-            if let Some(max) =
-                of.settings.budgets.of(&facts.goal.budget).tasks.filter(|max| plan.tasks.len() as u64 > *max)
-            {
-                return Err(refused(format!("the plan has {} tasks, and budget tasks is {max}", plan.tasks.len())));
+            if let Some((_, why)) = of.settings.budgets.of(&facts.goal.budget).broken_by(&plan) {
+                return Err(refused(why));
             }
             Some(plan).filter(|plan| plan != old)
         }

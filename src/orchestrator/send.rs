@@ -16,7 +16,9 @@ use crate::bus::clock::{nanos, since};
 use crate::bus::{BusError, Outgoing, Point, Queue};
 use crate::store::{HistoryEntry, StoreError, Stored};
 use crate::wire::subject::{HEADER_FIRST, TaskSubject};
-use crate::wire::{Allowance, Event, EventKind, Failure, Message, Outcome, Plan, Reply, Role, Task, TaskId, limits};
+use crate::wire::{
+    Allowance, Budget, Event, EventKind, Failure, Message, Outcome, Plan, Reply, Role, Task, TaskId, limits,
+};
 
 /// How long after a deadline the alarm rings: time for a living holder to declare it.
 const ALARM_AFTER_MS: u64 = 500;
@@ -162,8 +164,9 @@ impl Drive<'_> {
     }
 
     fn dispatch<'a>(&'a self, attempts: &'a Attempts) -> Dispatch<'a> {
-        let (root, run, tasks_max) = (&self.of.bus.root, &self.lease.run, self.budget().tasks);
-        Dispatch { root, run, facts: &self.facts, attempts, tasks_max }
+        let (root, run, Budget { tasks: tasks_max, depth: depth_max, .. }) =
+            (&self.of.bus.root, &self.lease.run, self.budget());
+        Dispatch { root, run, facts: &self.facts, attempts, tasks_max, depth_max }
     }
 
     /// `first_at` is when it was known that nobody had sent the task before.

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::limits;
+use super::{Plan, limits};
 
 /// Nanodollars in a dollar.
 const NANO: f64 = 1e9;
@@ -21,6 +21,9 @@ pub struct Budget {
     /// Messages, requests and replies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exchanges: Option<u64>,
+    /// Tasks of the plan that wait for each other in a row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub depth: Option<u64>,
     /// Tasks of the plan.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tasks: Option<u64>,
@@ -59,6 +62,7 @@ pub struct Allowance {
 #[derive(Default)]
 struct Named {
     exchanges: Option<f64>,
+    depth: Option<f64>,
     tasks: Option<f64>,
     time_s: Option<f64>,
     tokens: Option<f64>,
@@ -71,6 +75,7 @@ impl TryFrom<Named> for Budget {
         let count = |name, number: Option<f64>, max| number.map(|number| count(name, number, max)).transpose();
         Ok(Self {
             exchanges: count("exchanges", named.exchanges, limits::BUDGET_COUNT_MAX)?,
+            depth: count("depth", named.depth, limits::BUDGET_COUNT_MAX)?,
             tasks: count("tasks", named.tasks, limits::BUDGET_COUNT_MAX)?,
             time_s: count("time_s", named.time_s, limits::BUDGET_TIME_S_MAX)?,
             tokens: count("tokens", named.tokens, limits::BUDGET_TOKENS_MAX)?,
@@ -92,6 +97,7 @@ impl Budget {
     pub fn or(self, other: Self) -> Self {
         Self {
             exchanges: self.exchanges.or(other.exchanges),
+            depth: self.depth.or(other.depth),
             tasks: self.tasks.or(other.tasks),
             time_s: self.time_s.or(other.time_s),
             tokens: self.tokens.or(other.tokens),
@@ -104,6 +110,20 @@ impl Budget {
         *self == Self::default()
     }
 
+    /// The first bound that a plan does not keep to: its name, and the sentence that says so.
+    pub fn broken_by(&self, plan: &Plan) -> Option<(&'static str, String)> {
+        let (tasks, depth) = (plan.tasks.len() as u64, plan.depth() as u64);
+        if let Some(max) = self.tasks.filter(|max| tasks > *max) {
+            return Some((
+                "tasks",
+                format!("the plan has {tasks} tasks, with the tests that it forgot, and budget tasks is {max}"),
+            ));
+        }
+        let max = self.depth.filter(|max| depth > *max)?;
+        let what = format!("{depth} tasks of the plan wait for each other in a row, the tests that it forgot included");
+        Some(("depth", format!("{what}, and budget depth is {max}")))
+    }
+
     /// The first of its bounds that is above that of `ceiling`, in words.
     ///
     /// # Errors
@@ -111,6 +131,7 @@ impl Budget {
     pub fn within(&self, ceiling: &Self) -> Result<(), String> {
         let counts = [
             ("exchanges", self.exchanges, ceiling.exchanges),
+            ("depth", self.depth, ceiling.depth),
             ("tasks", self.tasks, ceiling.tasks),
             ("time_s", self.time_s, ceiling.time_s),
             ("tokens", self.tokens, ceiling.tokens),
@@ -146,6 +167,7 @@ impl FromStr for Budget {
                 value.parse().map_err(|_| format!("budget {name} is {value:?}, which is no number; write one"))?;
             let place = match name {
                 "exchanges" => &mut named.exchanges,
+                "depth" => &mut named.depth,
                 "tasks" => &mut named.tasks,
                 "time_s" => &mut named.time_s,
                 "tokens" => &mut named.tokens,
@@ -155,7 +177,7 @@ impl FromStr for Budget {
                 }
                 _ => {
                     return Err(format!(
-                        "there is no budget {name:?}; there are exchanges, tasks, time_s, tokens and usd"
+                        "there is no budget {name:?}; there are exchanges, depth, tasks, time_s, tokens and usd"
                     ));
                 }
             };
@@ -215,8 +237,8 @@ mod tests {
 
     #[test]
     fn words_and_json_say_the_same() {
-        let words: Budget = "tokens=200000, usd=2.5,time_s=600,tasks=10,exchanges=40".parse().unwrap();
-        let json = r#"{"exchanges":40,"tasks":10,"time_s":600,"tokens":200000,"usd":2.5}"#;
+        let words: Budget = "tokens=200000, usd=2.5,time_s=600,tasks=10,exchanges=40,depth=4".parse().unwrap();
+        let json = r#"{"exchanges":40,"depth":4,"tasks":10,"time_s":600,"tokens":200000,"usd":2.5}"#;
         assert_eq!(of_json(json), Ok(words.clone()));
         assert_eq!(serde_json::to_string(&words).unwrap(), json);
         assert_eq!(words.usd, Some(Usd::from_nano(2_500_000_000)));
@@ -230,6 +252,7 @@ mod tests {
             ("tokens=0", "budget tokens is 0; it must be a whole number from 1 to"),
             ("tokens=-5", "budget tokens is -5"),
             ("tasks=1.5", "whole number"),
+            ("depth=0", "budget depth is 0"),
             ("time_s=NaN", "budget time_s is NaN"),
             ("time_s=1e30", "budget time_s is 1000000000000000000000000000000"),
             ("exchanges=inf", "budget exchanges is inf"),
@@ -260,11 +283,12 @@ mod tests {
     #[test]
     fn more_than_the_ceiling_is_named() {
         let budget = |words: &str| words.parse::<Budget>().unwrap();
-        let ceiling = budget("tokens=100,usd=1,tasks=5,time_s=60");
+        let ceiling = budget("tokens=100,usd=1,tasks=5,time_s=60,depth=3");
         assert_eq!(budget("tokens=100,usd=1,exchanges=1000").within(&ceiling), Ok(()));
         for (asked, says) in [
             ("tokens=101", "budget tokens is 101, more than the operator's 100"),
             ("tasks=6", "budget tasks"),
+            ("depth=4", "budget depth is 4, more than the operator's 3"),
             ("time_s=61", "budget time_s"),
             ("usd=1.01", "budget usd is $1.0100, more than the operator's $1.0000"),
         ] {

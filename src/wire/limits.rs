@@ -48,6 +48,9 @@ pub const BUDGET_TIME_S_MAX: u64 = 365 * 24 * 3600;
 pub const BUDGET_TOKENS_MAX: u64 = 1_000_000_000_000;
 /// Dollars that a budget can name.
 pub const BUDGET_USD_MAX: u64 = 1_000_000;
+/// Tasks of a plan that wait for each other in a row, unless configured: far above what honest plans come to, and the time
+/// of a run is at least the sum of such a row.
+pub const PLAN_DEPTH_MAX: usize = 50;
 /// Tokens of a run, unless configured: some ten times what 200 tasks with a rework of each take.
 pub const RUN_TOKENS_MAX: u64 = 20_000_000;
 /// Money of a run, unless configured, in dollars.

@@ -6,6 +6,7 @@ use oarlock::wire::{Event, EventKind, Failure, FailureKind, Reply, Role, RunId, 
 use serde_json::{Value, json};
 
 use crate::harness::{self, TestServer, Worker, oarlock, until};
+use crate::people::parked;
 use crate::story::{
     Ear, assert_one_content_each, cast, cast_with, ended, findings, json_rule, plan_rule, record, result, script,
     slow_story, text_rule,
@@ -296,6 +297,44 @@ async fn a_plan_over_the_budget_of_tasks_is_refused_and_the_planner_knew() {
     server.assert_nothing_left().await;
 }
 
+/// However a plan comes to be too deep: the planner's, a person's edit, a retry with another plan.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_over_the_budget_of_depth_is_refused_wherever_it_comes_from() {
+    let server = TestServer::start().await;
+    let _fleet = cast(&server, &slow_story(0), &[Role::Orchestrator, Role::Planner]).await;
+    let run = bounded(&server, &json!({ "depth": 1 })).await;
+    let failure = failure(&server, &run).await;
+    assert_eq!(failure.kind, FailureKind::BudgetExceeded, "{failure}");
+    for part in ["2 tasks of the plan wait for each other in a row", "budget depth is 1", "--budget depth=N"] {
+        assert!(failure.message.contains(part), "{part}: {failure}");
+    }
+    let history = server.store.runs.history(&run).await.unwrap();
+    assert!(history[0].message.content.contains("At most 1 tasks may depend"), "{}", history[0].message.content);
+
+    let task = |id: usize, needs: &[&str]| json!({ "id": format!("t{id}"), "role": "documenter", "description": format!("Write {id}."), "depends_on": needs });
+    let deep = json!({ "v": 1, "tasks": [task(1, &[]), task(2, &["t1"]), task(3, &["t2"])] });
+    let goal = json!({ "goal": "make it", "budget": { "depth": 2 }, "gates": { "approve": "plan" } }).to_string();
+    let run: RunId = server.request("oarlock.submit", goal).await.header("Oarlock-Run").parse().unwrap();
+    parked(&server, &run).await;
+    let about = json!({ "run": run, "plan": deep });
+    let edited = server.request("oarlock.control.edit", about.to_string()).await;
+    assert_eq!(edited.error_code(), "400", "{}", edited.text());
+    assert!(
+        edited.text().contains("3 tasks of the plan") && edited.text().contains("budget depth is 2"),
+        "{}",
+        edited.text()
+    );
+    let approved = server.request("oarlock.control.approve", run.to_string()).await;
+    assert_eq!(approved.error_code(), "", "a plan at the bound is good: {}", approved.text());
+    until("the plan to be in force", async || record(&server, &run).await.plan == 1).await;
+    server.request("oarlock.control.cancel", run.to_string()).await;
+    ended(&server, &run).await;
+    let again = server.request("oarlock.control.retry", about.to_string()).await;
+    assert_eq!(again.error_code(), "400", "{}", again.text());
+    assert!(again.text().contains("budget depth is 2"), "{}", again.text());
+    server.assert_nothing_left().await;
+}
+
 /// A budget that bounds nothing, cannot be read, or is over the operator's is refused wherever it is said.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_budget_of_nothing_is_refused_everywhere() {
@@ -305,6 +344,7 @@ async fn a_budget_of_nothing_is_refused_everywhere() {
     for (budget, says) in [
         (json!({ "tokens": 0 }), "budget tokens is 0"),
         (json!({ "tokens": -7 }), "budget tokens is -7"),
+        (json!({ "depth": 0 }), "budget depth is 0"),
         (json!({ "usd": 0 }), "budget usd is 0"),
         (json!({ "tokens": "many" }), "invalid type"),
         (json!({ "tokenz": 5 }), "unknown field"),

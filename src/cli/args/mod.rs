@@ -193,7 +193,7 @@ pub(in crate::cli) struct RunArgs {
     /// Give up waiting after so many seconds; the run goes on
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(in crate::cli) timeout: Option<Duration>,
-    /// What the run may spend, at most what the fleet allows: tokens=200000,usd=2.5,time_s=600,tasks=10,exchanges=40
+    /// What the run may spend, at most what the fleet allows: tokens=200000,usd=2.5,time_s=600,tasks=10,depth=4,exchanges=40
     #[arg(long, value_name = "BOUNDS", default_value = "", hide_default_value = true)]
     pub(in crate::cli) budget: Budget,
     #[command(flatten)]

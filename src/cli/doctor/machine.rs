@@ -108,8 +108,9 @@ pub(super) fn bounds(config: &Config) -> Vec<Line> {
     let money = |bound: Option<Usd>| bound.map_or("the run's".to_owned(), |bound| bound.to_string());
     let run = &config.runs.budgets.run;
     let of_run = format!(
-        "budget of a run: tasks {}, time_s {}, tokens {}, usd {}, of calls whose price is known",
+        "budget of a run: tasks {}, depth {}, time_s {}, tokens {}, usd {}, of calls whose price is known",
         count(run.tasks),
+        count(run.depth),
         count(run.time_s),
         count(run.tokens),
         money(run.usd)
