@@ -10,7 +10,7 @@ use super::{Bus, BusError, Kept, Outgoing, Point};
 /// One bucket. Cheap to clone.
 #[derive(Clone)]
 pub struct Bucket {
-    bus: Bus,
+    pub(super) bus: Bus,
     name: String,
     stream: String,
 }
