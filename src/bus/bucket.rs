@@ -10,7 +10,7 @@ use super::{Bus, BusError, Kept, Outgoing, Point};
 /// One bucket. Cheap to clone.
 #[derive(Clone)]
 pub struct Bucket {
-    pub(super) bus: Bus,
+    bus: Bus,
     name: String,
     stream: String,
 }

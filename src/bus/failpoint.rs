@@ -28,6 +28,8 @@ pub enum Point {
     Adopt,
     /// A request is written into the history.
     History,
+    /// A run takes of its tenant's day, or gives back.
+    Spend,
     /// A task is put on its queue.
     Dispatch,
     /// What a person said is stored, or that the time to say it is over.
@@ -114,7 +116,7 @@ static ARMED: OnceLock<Armed> = OnceLock::new();
 
 impl Point {
     /// All steps, in the order of a run's life.
-    pub const ALL: [Point; 28] = [
+    pub const ALL: [Point; 29] = [
         Point::Goal,
         Point::Record,
         Point::Start,
@@ -123,6 +125,7 @@ impl Point {
         Point::Plan,
         Point::Adopt,
         Point::History,
+        Point::Spend,
         Point::Dispatch,
         Point::Input,
         Point::Park,

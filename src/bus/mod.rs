@@ -4,7 +4,6 @@
 //! one way to connect, one declaration of every stream, one publish that retries until the server has stored the
 //! message or says that somebody else was first, one paged read by subject, and doors that always answer.
 
-mod batch;
 mod bucket;
 pub mod clock;
 mod connect;
@@ -22,7 +21,6 @@ mod rights;
 mod service;
 mod streams;
 
-pub use batch::Write;
 pub use bucket::{Bucket, Entry};
 pub use connect::{Bus, Credentials, Secret, Server};
 pub use embedded::{Embedded, EmbeddedConfig, Storage};

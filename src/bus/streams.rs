@@ -1,7 +1,7 @@
 //! Every stream, bucket and consumer of a fleet, declared in one place.
 //!
 //! All are get-or-create: a second fleet member finds them, and only a migration changes one that exists. Nothing of
-//! a live run expires: no stream but the events has an age. Discard *new* everywhere, so that a full store refuses
+//! a live run expires: no stream but the events, and what tenants took of a day that is over, has an age. Discard *new* everywhere, so that a full store refuses
 //! loudly; with the server's default a full work queue evicted acknowledged tasks.
 
 use std::time::Duration;
@@ -26,6 +26,8 @@ const MESSAGE_BYTES_MAX: i32 = 1024 * 1024;
 
 /// Bytes of the dead letters; the oldest go first.
 const DEAD_BYTES_MAX: i64 = 64 * 1024 * 1024;
+/// How long what tenants took of a day is kept: the day, and two to look at it.
+const SPENT_AGE: Duration = Duration::from_secs(3 * 24 * 3600);
 /// Name of the consumer of what the schedule gives back.
 const DUE: &str = "due";
 
@@ -152,7 +154,7 @@ impl Bus {
     }
 
     /// Every stream of the fleet as this version wants it.
-    pub(super) fn configs(&self, settings: &StreamSettings) -> [Config; 9] {
+    pub(super) fn configs(&self, settings: &StreamSettings) -> [Config; 10] {
         let root = &self.root;
         let base = |name: String, subject: String| Config {
             name,
@@ -205,7 +207,8 @@ impl Bus {
             ..base(format!("KV_{name}"), format!("$KV.{name}.>"))
         };
         let state = Config { allow_atomic_publish: true, ..bucket(root.state_bucket()) };
+        let spent = Config { max_age: SPENT_AGE, ..bucket(root.spent_bucket()) };
         let (runs, history) = (bucket(root.runs_bucket()), bucket(root.history_bucket()));
-        [tasks, results, blobs, later, dead, events, runs, state, history]
+        [tasks, results, blobs, later, dead, events, runs, state, history, spent]
     }
 }

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use serde::Deserialize;
 
 use super::config::{File, by_role, usage, variable_of};
-use crate::orchestrator::{Budgets, RoleBudget};
+use crate::orchestrator::{Budgets, RoleBudget, TenantBudgets};
 use crate::roles::RoleSet;
-use crate::wire::{Allowance, Budget, Role, Usd, limits};
+use crate::wire::{Allowance, Budget, Purse, Role, Usd, limits};
 
 /// What all tasks of a role may spend in one run.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -16,6 +16,17 @@ pub(super) struct RoleTable {
     tokens: Option<u64>,
     usd: Option<Usd>,
 }
+
+/// What all runs of a tenant may take in a UTC day.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TenantTable {
+    tokens: Option<u64>,
+    usd: Option<Usd>,
+}
+
+/// The name of a table that is for whoever has none.
+const OTHERS: &str = "*";
 
 /// What runs may spend: the defaults, over them `[budget]`, over that `OARLOCK_BUDGET`; of a role `[role_budget.<role>]`, or
 /// its file.
@@ -48,5 +59,24 @@ pub(super) fn budgets(file: &File, roles: &RoleSet, exchanges_max: Option<usize>
         };
         of_roles.insert(role, RoleBudget { allowance, output_tokens: bounds.output_tokens });
     }
-    Ok(Budgets { run, roles: of_roles })
+    Ok(Budgets { run, roles: of_roles, tenants: tenants(file)? })
+}
+
+/// What tenants may take in a day: the defaults, over them `[tenant_budget."*"]`, over that `[tenant_budget.<tenant>]`.
+fn tenants(file: &File) -> anyhow::Result<TenantBudgets> {
+    let of = |name: &str, below: Purse| -> anyhow::Result<Purse> {
+        let Some(table) = file.tenant_budget.get(name) else { return Ok(below) };
+        if table.tokens == Some(0) {
+            return Err(usage(format!("tenant_budget.{name}: tokens is 0; it must be 1 or more")));
+        }
+        let (tokens, nano_usd) = (table.tokens.unwrap_or(below.tokens), table.usd.map_or(below.nano_usd, Usd::nano));
+        Ok(Purse { tokens, nano_usd })
+    };
+    let others = of(OTHERS, TenantBudgets::default().others)?;
+    let mut named = HashMap::new();
+    for name in file.tenant_budget.keys().filter(|name| *name != OTHERS) {
+        let tenant = name.parse().map_err(|error| usage(format!("configuration table [tenant_budget]: {error}")))?;
+        named.insert(tenant, of(name, others)?);
+    }
+    Ok(TenantBudgets { others, named })
 }

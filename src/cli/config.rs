@@ -26,7 +26,7 @@ use crate::roles::{CanaryRule, RoleSet};
 use crate::sandbox::{Choice, Python};
 use crate::sources::{ALLOWED_MAX, Allowed, Fetcher, Policy, Sources, Web};
 use crate::tools::{BadServer, ServerSpec};
-use crate::wire::{Role, Root, limits};
+use crate::wire::{Role, Root, Tenant, limits};
 
 /// How long a finished run is kept unless configured: 30 days.
 const RETENTION_S: u64 = 30 * 24 * 3600;
@@ -38,6 +38,8 @@ pub(super) struct Config {
     pub(super) root: Root,
     pub(super) roles: RoleSet,
     pub(super) runs: RunSettings,
+    /// On whose account goals are given.
+    pub(super) tenant: Tenant,
     pub(super) streams: StreamSettings,
     /// How long a finished run is kept.
     pub(super) retention: Duration,
@@ -79,6 +81,7 @@ impl Config {
         let roles = RoleSet::load(roles_folder(&file)?.as_deref()).map_err(usage)?;
         check_roles(&file, &roles)?;
         let sandbox = variable("OARLOCK_SANDBOX", &file.sandbox).unwrap_or_else(|| "auto".into());
+        let tenant = variable("OARLOCK_TENANT", &file.tenant).map(|name| name.parse()).transpose().map_err(usage)?;
         let cache = cache_folder();
         let runs = run_settings(&file, &roles)?;
         Ok(Self {
@@ -90,6 +93,7 @@ impl Config {
             ),
             root: root.map_or_else(|| Ok(Root::default()), |root| root.parse()).map_err(usage)?,
             runs,
+            tenant: tenant.unwrap_or_default(),
             streams: stream_settings(&file)?,
             retention: retention(&file)?,
             slots: by_role(&file.slots, "slots")?,

@@ -11,7 +11,7 @@ use super::story::{first_line, short};
 use super::talk::say;
 use crate::bus::clock::since;
 use crate::store::Store;
-use crate::wire::{RunId, RunStatus};
+use crate::wire::{RunId, RunStatus, Tenant};
 
 /// Goals that are read at the same time.
 const READS_MAX: usize = 16;
@@ -21,6 +21,7 @@ struct Line {
     run: RunId,
     status: RunStatus,
     submitted_at: i64,
+    tenant: Tenant,
     goal: String,
 }
 
@@ -32,8 +33,9 @@ pub(super) async fn ls(config: &Config, args: LsArgs) -> anyhow::Result<()> {
         let store = &store;
         async move {
             // A goal that cannot be read is no reason to hide the run.
-            let goal = store.runs.goal(&run.run).await.ok().flatten().map(|goal| goal.text).unwrap_or_default();
-            Line { run: run.run, status: run.status, submitted_at: run.submitted_at, goal }
+            let goal = store.runs.goal(&run.run).await.ok().flatten();
+            let (goal, tenant) = goal.map(|goal| (goal.text, goal.tenant)).unwrap_or_default();
+            Line { run: run.run, status: run.status, submitted_at: run.submitted_at, tenant, goal }
         }
     });
     let lines: Vec<Line> = lines.buffered(READS_MAX).collect().await;

@@ -25,7 +25,9 @@ use crate::bus::{Bus, BusError, Use};
 use crate::model;
 use crate::store::{FileSet, Store};
 use crate::wire::subject::{HEADER_KEY, TaskSubject};
-use crate::wire::{Attachment, AttachmentBody, Budget, FilePath, Gates, GoalRequest, Reply, Role, RunId, limits};
+use crate::wire::{
+    Attachment, AttachmentBody, Budget, FilePath, Gates, GoalRequest, Reply, Role, RunId, Tenant, limits,
+};
 use crate::worker::{DoorWait, wait_for_reply};
 
 /// How long a client waits for a run; the run itself is bounded by its own limits.
@@ -48,13 +50,20 @@ pub(super) struct Submission {
     budget: Budget,
     /// What waits for people.
     gates: Gates,
+    /// On whose account it is.
+    tenant: Tenant,
 }
 
 impl Submission {
     /// A goal without files.
     pub(super) fn of(text: &str) -> Self {
-        let (budget, gates) = (Budget::default(), Gates::default());
-        Self { text: text.to_owned(), files: FileSet::new(), budget, gates }
+        let (budget, gates, tenant) = (Budget::default(), Gates::default(), Tenant::default());
+        Self { text: text.to_owned(), files: FileSet::new(), budget, gates, tenant }
+    }
+
+    /// The run that it is under this key.
+    fn run(&self, key: &str) -> RunId {
+        RunId::from_key(self.tenant.of_keys(), key)
     }
 }
 
@@ -78,6 +87,7 @@ pub(super) async fn run(config: &Config, args: RunArgs) -> anyhow::Result<()> {
         files: attached(&args.attach)?,
         budget: args.budget.clone(),
         gates: args.gates.gates().map_err(|why| ended(Exit::Usage, why))?,
+        tenant: args.tenant.clone().unwrap_or_else(|| config.tenant.clone()),
     };
     let delivery = Delivery {
         out: args.out.clone(),
@@ -188,7 +198,7 @@ fn goal_text(args: &RunArgs) -> anyhow::Result<String> {
 /// stored and events be heard from the first.
 async fn submit(bus: &Bus, submission: &Submission, key: &str) -> anyhow::Result<()> {
     let store = Store::new(&bus.hasty());
-    let artifacts = store.artifacts.put(&run_of(key), Role::Orchestrator, &submission.files).await?;
+    let artifacts = store.artifacts.put(&submission.run(key), Role::Orchestrator, &submission.files).await?;
     let attachments = artifacts
         .into_iter()
         .map(|artifact| Attachment { path: artifact.path.clone(), body: AttachmentBody::Stored { artifact } });
@@ -197,6 +207,7 @@ async fn submit(bus: &Bus, submission: &Submission, key: &str) -> anyhow::Result
         attachments: attachments.collect(),
         budget: submission.budget.clone(),
         gates: submission.gates,
+        tenant: submission.tenant.clone(),
     };
     let mut headers = async_nats::HeaderMap::new();
     headers.insert(HEADER_KEY, key);
@@ -215,7 +226,11 @@ async fn submit(bus: &Bus, submission: &Submission, key: &str) -> anyhow::Result
     match failed.map(|code| code.as_str().to_owned()) {
         None => Ok(()),
         Some(code) => {
-            let exit = if code == "400" || code == "413" { Exit::Usage } else { Exit::Failed };
+            let exit = match code.as_str() {
+                "400" | "413" => Exit::Usage,
+                "429" => Exit::OverBudget,
+                _ => Exit::Failed,
+            };
             Err(ended(exit, format!("the goal was refused ({code}): {}", String::from_utf8_lossy(&answer.payload))))
         }
     }
@@ -225,14 +240,10 @@ fn new_key() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
 
-fn run_of(key: &str) -> RunId {
-    RunId::from_key("", key)
-}
-
 async fn detach(bus: &Bus, submission: &Submission) -> anyhow::Result<()> {
     let key = new_key();
     submit(bus, submission, &key).await?;
-    let run = run_of(&key);
+    let run = submission.run(&key);
     say(&format!("the fleet has it; look with: oarlock show {run}"));
     answer::out(run.as_str())
 }
@@ -240,7 +251,7 @@ async fn detach(bus: &Bus, submission: &Submission) -> anyhow::Result<()> {
 /// Sends the goal, shows what happens, and delivers the result.
 pub(super) async fn follow(bus: &Bus, submission: &Submission, delivery: &Delivery) -> anyhow::Result<()> {
     let key = new_key();
-    let run = run_of(&key);
+    let run = submission.run(&key);
     let events = bus.client.subscribe(bus.root.events_of(&run)).await.context("subscribe to the run's events")?;
     submit(bus, submission, &key).await?;
     wait_for_run(bus, &run, 1, events, delivery).await

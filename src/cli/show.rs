@@ -58,6 +58,9 @@ fn print(story: &Story, now: i64) -> anyhow::Result<()> {
     let spent = format!("{} model calls, {tokens}, {}{repairs}", usage.calls, usage.cost_in_words());
     out(&format!("{}  {}  {took}, {spent}", seen.run, seen.status.name()))?;
     out(&format!("goal: {}", first_line(&seen.goal)))?;
+    if !seen.tenant.is_default() {
+        out(&format!("tenant: {}", seen.tenant))?;
+    }
     for (prefix, index) in tree(&seen.tasks) {
         for (line, mark) in lines(story, &seen.tasks[index], &prefix, now) {
             out_marked(&line, mark)?;

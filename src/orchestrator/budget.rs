@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 
 use super::drive::Drive;
 use super::facts::Facts;
-use super::ledger::{Ledger, Need, Purse, Share, WARN_PERCENT};
+use super::ledger::{Ledger, Need, Share, WARN_PERCENT};
 use super::next::Job;
+use super::tenants::TenantBudgets;
 use crate::bus::clock::{nanos, since};
 use crate::model::BYTES_PER_TOKEN;
 use crate::store::StoreError;
 use crate::wire::{
-    Allowance, Budget, Event, EventKind, Failure, FailureKind, Outcome, Plan, Role, Task, TaskId, Usd, limits,
+    Allowance, Budget, Event, EventKind, Failure, FailureKind, Outcome, Plan, Purse, Role, Task, TaskId, Usd, limits,
 };
 
 /// Bytes of a role's own words in a prompt, for the estimate of one call.
@@ -35,6 +36,8 @@ pub struct Budgets {
     pub run: Budget,
     /// Of all tasks of a role in one run.
     pub roles: HashMap<Role, RoleBudget>,
+    /// Of all runs of a tenant in a UTC day.
+    pub tenants: TenantBudgets,
 }
 
 /// What all tasks of a role may spend in one run.
@@ -62,7 +65,7 @@ impl Default for Budgets {
             tokens: Some(limits::RUN_TOKENS_MAX),
             usd: Some(Usd::from_nano(limits::RUN_USD_MAX * 1_000_000_000)),
         };
-        Self { run, roles: HashMap::new() }
+        Self { run, roles: HashMap::new(), tenants: TenantBudgets::default() }
     }
 }
 
@@ -117,7 +120,7 @@ fn refused(facts: &Facts, job: &Job) -> Option<Purse> {
 }
 
 /// How many of the plan's tasks have a good reply.
-fn achieved(facts: &Facts) -> String {
+pub(super) fn achieved(facts: &Facts) -> String {
     let Some(plan) = &facts.plan else { return "there is no plan yet".to_owned() };
     let done = |id: &TaskId| {
         let mut replies = facts.results.range((id.clone(), facts.first(id))..=(id.clone(), u32::MAX));
@@ -199,20 +202,33 @@ impl Drive<'_> {
     /// When something is to be told or ended although nothing comes.
     pub(super) fn next_watch(&self) -> Option<Instant> {
         let warns = self.watch.warns.filter(|_| !self.watch.told.contains("time_s"));
-        self.watch.ends.into_iter().chain(warns).min()
+        self.watch.ends.into_iter().chain(warns).chain(self.tenancy.again).min()
+    }
+
+    /// What each task that was not asked for before needs.
+    pub(super) fn needs(&self, tasks: &[(Job, Task, bool)]) -> Vec<Need> {
+        let new = tasks.iter().filter(|(_, _, known)| !known);
+        new.map(|(job, task, _)| self.of.settings.budgets.need(&self.facts, job, task)).collect()
+    }
+
+    /// What is left of the run's own budget.
+    pub(super) fn rest(&self) -> Allowance {
+        self.of.settings.budgets.ledger(&self.facts).left()
     }
 
     /// What these tasks may spend, `None` for those that wait; those that were asked for before have what they had.
     ///
     /// # Errors
     /// The end of the run: nothing is under way, and too little is left for a task.
-    pub(super) fn granted(&self, tasks: &[(Job, Task, bool)]) -> Result<Vec<Option<Allowance>>, Failure> {
-        let budgets = &self.of.settings.budgets;
-        let ledger = budgets.ledger(&self.facts);
+    pub(super) fn granted(
+        &self,
+        tasks: &[(Job, Task, bool)],
+        needs: &[Need],
+        under_way: usize,
+    ) -> Result<Vec<Option<Allowance>>, Failure> {
+        let ledger = self.of.settings.budgets.ledger(&self.facts);
         let new = || tasks.iter().filter(|(_, _, known)| !known);
-        let needs: Vec<Need> = new().map(|(job, task, _)| budgets.need(&self.facts, job, task)).collect();
-        let under_way = self.open().count() + tasks.len() - needs.len();
-        let granted = ledger.grant(&needs, under_way).map_err(|short| {
+        let granted = ledger.grant(needs, under_way).map_err(|short| {
             let job = needs.iter().zip(new()).find(|(need, _)| **need == short).map(|(_, (job, ..))| job);
             self.short(&ledger, &short, job)
         })?;

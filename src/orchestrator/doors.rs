@@ -7,11 +7,11 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use serde_json::json;
 
-use super::{Orchestrator, claim, control};
+use super::{Orchestrator, claim, control, tenancy};
 use crate::bus::{Answer, BusError, Door, DoorRequest, Point};
 use crate::store::{Accepted, FileSet, Recorded, Store, StoreError};
-use crate::wire::subject::{HEADER_RUN, HEADER_STATUS, TaskSubject};
-use crate::wire::{Artifact, AttachmentBody, Goal, GoalRequest, Role, RunId, RunStatus, TaskId};
+use crate::wire::subject::{HEADER_RUN, HEADER_STATUS, HEADER_TENANT, TaskSubject};
+use crate::wire::{Artifact, AttachmentBody, Goal, GoalRequest, Role, RunId, RunStatus, TaskId, Tenant};
 use crate::worker::{DoorWait, error_answer, is_json, reply_answer, request_key, wait_for_reply};
 
 /// The doors of one orchestrator process. A caller at the run door waits at most `wait`.
@@ -84,15 +84,27 @@ struct Asked {
 fn read(of: &Orchestrator, request: &DoorRequest) -> Result<Asked, Answer> {
     let goal = GoalRequest::parse(&request.payload).map_err(|error| Answer::error(400, &error.to_string()))?;
     goal.budget.within(&of.settings.budgets.run).map_err(|why| Answer::error(400, &why))?;
+    let goal = with_tenant(goal, request).map_err(|why| Answer::error(400, &why))?;
     let key = request_key(request).map_err(|why| Answer::error(400, &why))?;
-    let run = key.map_or_else(RunId::random, |key| RunId::from_key("", &key));
+    let run = key.map_or_else(RunId::random, |key| RunId::from_key(goal.tenant.of_keys(), &key));
     Ok(Asked { run, goal })
+}
+
+/// The goal with the tenant that a header names: a caller of plain text has no other way to say it.
+fn with_tenant(goal: GoalRequest, request: &DoorRequest) -> Result<GoalRequest, String> {
+    let Some(named) = request.headers.get(HEADER_TENANT) else { return Ok(goal) };
+    let tenant: Tenant = named.as_str().parse().map_err(|error| format!("header {HEADER_TENANT}: {error}"))?;
+    if !goal.tenant.is_default() && goal.tenant != tenant {
+        return Err(format!("header {HEADER_TENANT} says {tenant}, and the goal {}; name one", goal.tenant));
+    }
+    Ok(GoalRequest { tenant, ..goal })
 }
 
 /// Why a goal was not accepted.
 enum Refused {
     Conflict(RunId),
     Expired(RunId),
+    Spent(String),
     Store(StoreError),
 }
 
@@ -107,6 +119,7 @@ impl Refused {
         match self {
             Refused::Conflict(run) => DoorWait::Conflict { run },
             Refused::Expired(run) => DoorWait::Expired { run },
+            Refused::Spent(why) => DoorWait::Spent(why),
             Refused::Store(error) => DoorWait::Store(error),
         }
     }
@@ -121,9 +134,12 @@ async fn accept(of: &Orchestrator, asked: &Asked, known: bool) -> Result<RunStat
         let source = "it is over half of its bytes; the rest is kept for the runs that began".into();
         return Err(BusError::Full { stream: bus.root.tasks_stream(), subject: bus.root.run_door(), source }.into());
     }
+    if !known && let Some(why) = tenancy::refused(of, &asked.goal.tenant).await? {
+        return Err(Refused::Spent(why));
+    }
     let attachments = keep_attachments(&store, asked).await?;
-    let (budget, gates) = (asked.goal.budget.clone(), asked.goal.gates);
-    let goal = Goal { budget, gates, ..Goal::new(asked.goal.goal.clone(), attachments) };
+    let (budget, gates, tenant) = (asked.goal.budget.clone(), asked.goal.gates, asked.goal.tenant.clone());
+    let goal = Goal { budget, gates, tenant, ..Goal::new(asked.goal.goal.clone(), attachments) };
     let (status, generation) = match store.runs.accept(&asked.run, &goal).await? {
         Accepted::New => {
             // The run before was removed a moment ago, and its files, which these were, with it.

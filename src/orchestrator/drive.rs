@@ -20,6 +20,7 @@ use super::loops::LoopDetector;
 use super::next::{Attempts, Job, Step, attempts, next};
 use super::park::Waits;
 use super::send::Unsent;
+use super::tenancy::Tenancy;
 use crate::bus::{BusError, Point};
 use crate::store::StoreError;
 use crate::wire::subject::TaskSubject;
@@ -74,6 +75,8 @@ pub(super) struct Drive<'a> {
     /// When the server shows this run to an orchestrator, whoever is alive then.
     pub(super) alarm: Option<Instant>,
     pub(super) watch: Watch,
+    /// What is known of the tenant's day.
+    pub(super) tenancy: Tenancy,
 }
 
 impl<'a> Drive<'a> {
@@ -108,9 +111,10 @@ impl<'a> Drive<'a> {
         let lost_goal = || Facts::fresh(Goal::new(String::new(), Vec::new()));
         let missing = facts.is_none();
         let (facts, loops) = (facts.unwrap_or_else(lost_goal), LoopDetector::default());
-        let (sent, watch, waits) = (HashMap::new(), Watch::default(), Waits::default());
+        let (sent, watch, waits, tenancy) = (HashMap::new(), Watch::default(), Waits::default(), Tenancy::default());
         let (alarm, results_read) = (None, 0);
-        let mut drive = Drive { of, lease, facts, loops, live, nudges, waits, results_read, sent, ended, alarm, watch };
+        let mut drive =
+            Drive { of, lease, facts, loops, live, nudges, waits, results_read, sent, ended, alarm, watch, tenancy };
         let stopped = match drive.refuse(missing) {
             Some(failure) => {
                 drive.bury(&failure).await;
@@ -247,6 +251,7 @@ impl<'a> Drive<'a> {
             return Ok(Err(lost));
         }
         self.tell_budgets().await;
+        self.report_overrun().await?;
         self.heed_people().await
     }
 

@@ -5,6 +5,7 @@ use super::dispatch::result_files;
 use super::doubts::of_all;
 use super::facts::Facts;
 use super::next::{Rules, attempts};
+use super::tenancy::settle;
 use crate::bus::{Bus, Point};
 use crate::store::{Store, StoreError, Stored};
 use crate::wire::subject::TaskSubject;
@@ -89,6 +90,7 @@ pub(super) async fn finish(
     if let Err(lost) = lease.write(store, Point::End, |record| end(record, status)).await? {
         return Ok(Err(lost));
     }
+    settle(store, &lease.run, facts, true).await?;
     store.janitor.drop_schedules(&lease.run, schedules).await?;
     let event = Event { usage: Some(reply.usage), ..Event::of_run(&lease.run, EventKind::Finished, status.name()) };
     bus.tell(&event).await;
@@ -124,7 +126,7 @@ pub(super) async fn epilogue(store: &Store, run: &RunId, record: &RunRecord) -> 
             break;
         }
     }
-    Ok(())
+    settle(store, run, &facts, true).await
 }
 
 /// Every attempt that was asked for gets an answer: its worker stops, and its queue entry is acknowledged unread.

@@ -8,17 +8,10 @@
 use std::collections::BTreeMap;
 
 use super::facts::Facts;
-use crate::wire::{Allowance, Party, Role, Usage, Usd};
+use crate::wire::{Allowance, Party, Purse, Role, Usd};
 
 /// Part of a budget, in percent, from which on people are told.
 pub(super) const WARN_PERCENT: u64 = 80;
-
-/// An amount of both.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Purse {
-    pub(super) tokens: u64,
-    pub(super) nano_usd: u64,
-}
 
 /// One budget: its bound, and what of it is gone.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,37 +47,6 @@ pub(super) struct Share {
     pub(super) name: String,
     pub(super) used: u64,
     pub(super) limit: u64,
-}
-
-impl Purse {
-    fn of(usage: &Usage) -> Self {
-        Self { tokens: usage.tokens(), nano_usd: usage.cost_nano_usd.unwrap_or(0) }
-    }
-
-    fn plus(self, other: Self) -> Self {
-        Self {
-            tokens: self.tokens.saturating_add(other.tokens),
-            nano_usd: self.nano_usd.saturating_add(other.nano_usd),
-        }
-    }
-
-    fn minus(self, other: Self) -> Self {
-        Self {
-            tokens: self.tokens.saturating_sub(other.tokens),
-            nano_usd: self.nano_usd.saturating_sub(other.nano_usd),
-        }
-    }
-
-    fn fits(self, left: Allowance) -> bool {
-        left.tokens.is_none_or(|left| self.tokens <= left)
-            && left.cost_nano_usd.is_none_or(|left| self.nano_usd <= left)
-    }
-
-    /// What an attempt with this allowance had; what it had no bound of counts as nothing.
-    pub(super) fn reserved(allowance: Option<Allowance>) -> Self {
-        let allowance = allowance.unwrap_or_default();
-        Self { tokens: allowance.tokens.unwrap_or(0), nano_usd: allowance.cost_nano_usd.unwrap_or(0) }
-    }
 }
 
 fn smaller(one: Option<u64>, other: Option<u64>) -> Option<u64> {
@@ -147,6 +109,11 @@ impl Ledger {
             }
         }
         ledger
+    }
+
+    /// What is left of the run's own budget.
+    pub(super) fn left(&self) -> Allowance {
+        self.whole.left()
     }
 
     fn each(&mut self, role: Role, change: impl Fn(&mut Scope)) {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::store::HistoryEntry;
-use crate::wire::{Goal, Message, MessageType, Metadata, Outcome, Reply, RunId, TaskId};
+use crate::wire::{Goal, Message, MessageType, Metadata, Outcome, Reply, RunId, TaskId, Usage};
 
 fn run() -> RunId {
     RunId::from_key("t", "ledger")

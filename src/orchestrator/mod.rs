@@ -34,6 +34,8 @@ mod retry;
 mod send;
 mod sweep;
 mod synthesis;
+mod tenancy;
+mod tenants;
 mod view;
 
 use std::collections::HashMap;
@@ -59,6 +61,7 @@ pub use loops::{LoopBounds, LoopDetector, LoopFound};
 pub use next::{Job, Rules, Step, next};
 pub use retell::{Retold, retell};
 pub use sweep::sweep;
+pub use tenants::TenantBudgets;
 pub use view::view;
 
 /// Pause before a delivery that lost a race is looked at again.

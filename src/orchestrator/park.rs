@@ -148,6 +148,9 @@ impl Drive<'_> {
     pub(super) async fn park(&mut self) -> Result<Result<bool, Lost>, StoreError> {
         let Some(next) = self.waits.next.filter(|_| self.waits.dated) else { return Ok(Ok(false)) };
         let next = self.ends().map_or(next, |ends| ends.min(next));
+        if let Err(lost) = self.give_back().await? {
+            return Ok(Err(lost));
+        }
         let alarm = match self.ring(next).await? {
             Ok(alarm) => alarm,
             Err(lost) => return Ok(Err(lost)),

@@ -65,19 +65,25 @@ impl Drive<'_> {
         let (people, jobs): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(Job::is_for_people);
         let (people, made): (Vec<_>, Vec<_>) =
             (people.into_iter().map(made).collect(), jobs.into_iter().map(made).collect());
-        let granted = match self.granted(&made) {
-            Ok(granted) => granted.into_iter().chain(vec![Some(Allowance::default()); people.len()]),
+        let needs = self.needs(&made);
+        let under_way = self.open().count() + made.len() - needs.len();
+        let granted = match self.granted(&made, &needs, under_way) {
+            Ok(granted) => granted,
             Err(failure) => return Ok(Err(Unsent::Failed(failure))),
         };
-        // The others wait until something is given back of the run's budget.
-        let funded = made.into_iter().chain(people).zip(granted).filter(|(_, budget)| budget.is_some());
-        let tasks: Vec<(Job, Task, Message, bool)> = funded
-            .map(|((job, task, known), budget)| {
-                let task = Task { budget: budget.filter(|_| !job.is_for_people()), ..task };
-                let message = dispatch.message(&task);
-                (job, task, message, known)
-            })
-            .collect();
+        let granted = match self.within_tenant(&made, &needs, granted, now).await? {
+            Ok(granted) => granted,
+            Err(unsent) => return Ok(Err(unsent)),
+        };
+        let granted = granted.into_iter().chain(vec![Some(Allowance::default()); people.len()]);
+        let dispatch = self.dispatch(&attempts);
+        // Those without a budget wait until something is given back.
+        let funded = made.into_iter().chain(people).zip(granted).filter_map(|((job, task, known), budget)| {
+            let task = Task { budget: Some(budget?).filter(|_| !job.is_for_people()), ..task };
+            let message = dispatch.message(&task);
+            Some((job, task, message, known))
+        });
+        let tasks: Vec<(Job, Task, Message, bool)> = funded.collect();
         let bounds = self.loop_bounds();
         self.loops.catch_up(self.facts.messages());
         for (_, _, message, _) in tasks.iter().filter(|(.., known)| !known) {

@@ -52,6 +52,7 @@ pub async fn view(store: &Store, run: &RunId, rules: &Rules) -> Result<Option<Ru
             }),
         },
         artifacts: result.as_ref().map(|reply| reply.artifacts().to_vec()).unwrap_or_default(),
+        tenant: facts.goal.tenant,
         goal: facts.goal.text,
         usage,
         waiting,

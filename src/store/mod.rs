@@ -1,7 +1,7 @@
 //! Floor 2: what is kept, by kind: runs, the requests sent, the replies, the files, the shared state, dead letters.
 //!
-//! Facts are written once and never changed: a goal, a plan revision, a request, a reply, a blob. Two things change, both
-//! by compare-and-set: a run's record, with the run's owner as its only writer, and shared state.
+//! Facts are written once and never changed: a goal, a plan revision, a request, a reply, a blob. Three things change, all
+//! by compare-and-set: a run's record, with the run's owner as its only writer, shared state, and what tenants took of a day.
 
 mod artifacts;
 mod dead;
@@ -10,6 +10,7 @@ mod janitor;
 mod proposed;
 mod results;
 mod runs;
+mod spent;
 mod state;
 
 use crate::bus::{Bus, BusError};
@@ -21,6 +22,7 @@ pub use inputs::{Heard, Inputs};
 pub use janitor::{Janitor, Swept};
 pub use results::{Results, Stored};
 pub use runs::{Accepted, HistoryEntry, Recorded, Runs};
+pub use spent::{Book, Spent};
 pub use state::{SharedState, StateEntry};
 
 /// Something that the store could not do.
@@ -99,6 +101,8 @@ pub struct Store {
     pub artifacts: Artifacts,
     /// Shared state.
     pub state: SharedState,
+    /// What tenants took of a day.
+    pub spent: Spent,
     /// What could not be done.
     pub dead: DeadLetters,
     /// Removes what is over.
@@ -117,6 +121,7 @@ impl Store {
             results: Results::new(bus),
             artifacts: Artifacts::new(bus),
             state: SharedState::new(bus),
+            spent: Spent::new(bus),
         }
     }
 }

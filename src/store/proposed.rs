@@ -8,9 +8,9 @@ use std::ops::ControlFlow;
 
 use serde_json::Value;
 
-use super::state::named;
+use super::state::{Write, named};
 use super::{SharedState, StoreError, json, read};
-use crate::bus::{Entry, Point, Write};
+use crate::bus::{Entry, Point};
 use crate::wire::{
     RunId, STATE_RESERVED, StateChange, StateOp, StateRefusal, StateSeen, StateVerdict, StateView, TaskId, limits,
 };
@@ -83,7 +83,7 @@ impl SharedState {
             };
             let text = String::from_utf8_lossy(&json(&verdict)).into_owned();
             writes.push(Write { key: key.clone(), text, revision: 0 });
-            if self.bucket.write_all(Point::Decide, writes).await? {
+            if self.write_all(Point::Decide, writes).await? {
                 return Ok(verdict);
             }
             Self::pause().await;

@@ -7,21 +7,34 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use async_nats::HeaderMap;
 use serde_json::Value;
 
 use super::StoreError;
-use crate::bus::{Bucket, Bus, Entry, Point, Write};
+use crate::bus::failpoint::{Side, hit};
+use crate::bus::{Bucket, Bus, BusError, Entry, Point, Use};
 use crate::wire::{RunId, STATE_RESERVED, is_state_name, limits};
 
 /// Tries of one update before it gives up.
 const UPDATE_TRIES_MAX: u32 = 1_000;
 /// Longest random pause between two tries.
 const UPDATE_DELAY_MS_MAX: u64 = 50;
+/// The server's codes that another try may get past: "wrong last sequence", alone and inside a batch, and "too many
+/// batches in flight".
+const CONFLICTS: [u64; 4] = [10071, 10164, 10176, 10210];
+
 /// The shared state of all runs.
 #[derive(Clone)]
 pub struct SharedState {
     bus: Bus,
     pub(super) bucket: Bucket,
+}
+
+/// One write of a change: the key, its new value, and the revision that it must still have, 0 for none.
+pub(super) struct Write {
+    pub(super) key: String,
+    pub(super) text: String,
+    pub(super) revision: u64,
 }
 
 /// A value and its revision.
@@ -170,13 +183,63 @@ impl SharedState {
             let revision = revisions.get(name.as_str()).copied().unwrap_or_default();
             writes.push(Write { key: key(run, name)?, text, revision });
         }
-        Ok(self.bucket.write_all(Point::State, writes).await?)
+        self.write_all(Point::State, writes).await
+    }
+
+    /// Writes everything or nothing: true when it is written, false on a conflict.
+    pub(super) async fn write_all(&self, point: Point, mut writes: Vec<Write>) -> Result<bool, StoreError> {
+        match writes.len() {
+            0 => Ok(true),
+            1 => {
+                let Write { key, text, revision } = writes.remove(0);
+                match self.bucket.update(point, &key, text, revision).await {
+                    Ok(_) => Ok(true),
+                    Err(BusError::Taken { .. }) => Ok(false),
+                    Err(error) => Err(error.into()),
+                }
+            }
+            _ => self.write_batch(point, writes).await,
+        }
     }
 
     /// Lets others go first.
     pub(super) async fn pause() {
         let pause = rand::random_range(0..=UPDATE_DELAY_MS_MAX);
         tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+
+    /// An atomic batch (ADR-50): all messages carry the batch's id and their number; the last commits.
+    async fn write_batch(&self, point: Point, writes: Vec<Write>) -> Result<bool, StoreError> {
+        hit(point, Side::Before);
+        let batch = format!("{:032x}", rand::random::<u128>());
+        let last = writes.len();
+        for (index, Write { key, text, revision }) in writes.into_iter().enumerate() {
+            let mut headers = HeaderMap::new();
+            headers.insert("Nats-Batch-Id", batch.as_str());
+            headers.insert("Nats-Batch-Sequence", (index + 1).to_string());
+            headers.insert("Nats-Expected-Last-Subject-Sequence", revision.to_string());
+            let subject = self.bucket.subject(&key);
+            let failed = |source| BusError::Core { what: format!("write shared state {key}"), source };
+            let number = index + 1;
+            if number != 1 && number != last {
+                let sent = self.bus.client.publish_with_headers(subject, headers, text.into()).await;
+                sent.map_err(|error| failed(error.into()))?;
+                continue;
+            }
+            if number == last {
+                headers.insert("Nats-Batch-Commit", "1");
+            }
+            let answer = tokio::select! {
+                answer = self.bus.client.request_with_headers(subject.clone(), headers, text.into()) => answer,
+                () = self.bus.denied(Use::Publish, &subject) => return Err(self.bus.forbidden(&subject).into()),
+            };
+            let answer = answer.map_err(|error| failed(error.into()))?;
+            if let Some(error) = batch_error(&answer.payload) {
+                return if CONFLICTS.contains(&error.0) { Ok(false) } else { Err(failed(error.1.into()).into()) };
+            }
+        }
+        hit(point, Side::After);
+        Ok(true)
     }
 }
 
@@ -187,6 +250,14 @@ pub(super) fn named(run: &RunId, entries: Vec<Entry>) -> Vec<(String, Entry)> {
         (name.split('.').next() != Some(STATE_RESERVED)).then_some((name, entry))
     };
     entries.into_iter().filter_map(named).collect()
+}
+
+/// Code and text of the error in a publish acknowledgement, if it is one. The first message of a batch is answered with
+/// an empty body.
+fn batch_error(payload: &[u8]) -> Option<(u64, String)> {
+    let answer: Value = serde_json::from_slice(payload).ok()?;
+    let error = answer.get("error")?;
+    Some((error.get("err_code")?.as_u64()?, error.get("description")?.as_str()?.to_owned()))
 }
 
 fn parse(key: &str, payload: &[u8]) -> Result<Value, StoreError> {

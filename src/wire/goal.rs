@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::path::clashes;
-use super::{Artifact, Budget, FilePath, Gates, WIRE_VERSION, limits};
+use super::{Artifact, Budget, FilePath, Gates, Tenant, WIRE_VERSION, limits};
 
 /// A goal as it is kept: its words, and the files that came with it, by hash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,9 @@ pub struct Goal {
     /// What waits for people.
     #[serde(default, skip_serializing_if = "Gates::are_default")]
     pub gates: Gates,
+    /// On whose account the run is.
+    #[serde(default, skip_serializing_if = "Tenant::is_default")]
+    pub tenant: Tenant,
 }
 
 /// A goal as it comes to a door in JSON. Plain text is the same as `{"goal": text}`.
@@ -37,6 +40,9 @@ pub struct GoalRequest {
     /// What waits for people.
     #[serde(default, skip_serializing_if = "Gates::are_default")]
     pub gates: Gates,
+    /// On whose account the run is; `default` when it names nobody.
+    #[serde(default, skip_serializing_if = "Tenant::is_default")]
+    pub tenant: Tenant,
 }
 
 /// One attached file.
@@ -132,7 +138,8 @@ impl GoalRequest {
 impl Goal {
     /// A goal with these words and stored files, and no budget of its own.
     pub fn new(text: String, attachments: Vec<Artifact>) -> Self {
-        Self { v: WIRE_VERSION, text, attachments, budget: Budget::default(), gates: Gates::default() }
+        let (budget, gates, tenant) = (Budget::default(), Gates::default(), Tenant::default());
+        Self { v: WIRE_VERSION, text, attachments, budget, gates, tenant }
     }
 }
 
@@ -150,6 +157,7 @@ mod tests {
             (br#"{"goal":""}"#, "empty"),
             (br#"{"goal":"x","gates":{"quorum":0}}"#, "quorum_max"),
             (br#"{"goal":7}"#, "expected a string"),
+            (br#"{"goal":"x","tenant":"a.b"}"#, "tenant \"a.b\" must be 1 to 32"),
             (br#"{"goal":"x","budget":{"tokens":0}}"#, "budget tokens is 0"),
             (br#"{"goal":"x","budget":{"usd":-1}}"#, "budget usd is -1"),
             (br#"{"goal":"x","budget":{"tokens":"many"}}"#, "invalid type"),

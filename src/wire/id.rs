@@ -32,7 +32,7 @@ macro_rules! id {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(pub(super) String);
 
         impl $name {
             /// The id as it stands in subjects and keys.
@@ -89,6 +89,12 @@ id!(
     /// Under whose name an input is kept.
     VoterId,
     "voter id"
+);
+
+id!(
+    /// On whose account a run is; `default` where a goal names nobody.
+    Tenant,
+    "tenant"
 );
 
 impl RunId {

@@ -57,6 +57,10 @@ pub const RUN_TOKENS_MAX: u64 = 20_000_000;
 pub const RUN_USD_MAX: u64 = 50;
 /// Time of a run, unless configured: 30 days, so that one may wait for people.
 pub const RUN_TIME_S_MAX: u64 = 30 * 24 * 3600;
+/// Tokens that all runs of a tenant may take in a UTC day, unless configured: fifty times those of one run.
+pub const TENANT_TOKENS_MAX: u64 = 1_000_000_000;
+/// Money of a tenant in a UTC day, unless configured, in dollars.
+pub const TENANT_USD_MAX: u64 = 1_000;
 /// Attempts of one run that are under way at the same time, per role, unless configured: a large run does not starve the
 /// others.
 pub const WINDOW_MAX: usize = 8;

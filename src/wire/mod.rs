@@ -23,6 +23,7 @@ mod run;
 mod state;
 pub mod subject;
 mod task;
+mod tenant;
 mod text;
 mod usage;
 
@@ -31,7 +32,7 @@ pub use dead::DeadLetter;
 pub use event::{Event, EventKind, TokenEvent};
 pub use failure::{Failure, FailureKind, Retry};
 pub use goal::{Attachment, AttachmentBody, Goal, GoalError, GoalRequest};
-pub use id::{BadId, ContentHash, ItemId, RunId, TaskId, VoterId, run_and_task};
+pub use id::{BadId, ContentHash, ItemId, RunId, TaskId, Tenant, VoterId, run_and_task};
 pub use message::{Message, MessageType, Metadata, Party};
 pub use path::{BadPath, FilePath, clashes, ends_with_path};
 pub use people::{Approve, Gates, Input, ItemKind, ItemView, Note, Otherwise, Said, Vote};
@@ -49,6 +50,7 @@ pub use state::{
 };
 pub use subject::Root;
 pub use task::{Artifact, Ask, Content, ContextItem, Reply, Task};
+pub use tenant::{DayPart, DaySum, Purse, Spending, TenantDay};
 pub use text::{acts, one_line, readable};
 pub use usage::Usage;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Artifact, Failure, ItemView, Role, RunId, TaskId, Usage, WIRE_VERSION};
+use super::{Artifact, Failure, ItemView, Role, RunId, TaskId, Tenant, Usage, WIRE_VERSION};
 
 /// What is kept of a run besides its facts: phase, owner, generation, counters. It changes only with the phase, so
 /// a run of n tasks costs O(n) bytes; what is done is what has a result.
@@ -108,6 +108,9 @@ pub struct RunView {
     pub status: RunStatus,
     /// The user's words.
     pub goal: String,
+    /// On whose account it is.
+    #[serde(default, skip_serializing_if = "Tenant::is_default")]
+    pub tenant: Tenant,
     /// Its tasks, in the plan's order, the planner's and the synthesizer's included.
     pub tasks: Vec<TaskView>,
     /// The answer, once there is one.

@@ -13,6 +13,8 @@ const ROOT_CHARS_MAX: usize = 32;
 
 /// Header of a door's request: the caller's idempotency key.
 pub const HEADER_KEY: &str = "Oarlock-Key";
+/// On whose account a goal is.
+pub const HEADER_TENANT: &str = "Oarlock-Tenant";
 /// Header of a door's reply: the run.
 pub const HEADER_RUN: &str = "Oarlock-Run";
 /// Header of a door's reply: the status of the run or task.
@@ -105,6 +107,10 @@ impl Root {
     /// The requests sent.
     pub fn history_bucket(&self) -> String {
         format!("{}_history", self.0)
+    }
+    /// What the runs of a tenant took of a day.
+    pub fn spent_bucket(&self) -> String {
+        format!("{}_spent", self.0)
     }
 }
 

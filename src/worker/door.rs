@@ -41,6 +41,9 @@ pub enum DoorWait {
         /// The run.
         run: RunId,
     },
+    /// The tenant may spend nothing more.
+    #[error("{0}")]
+    Spent(String),
     /// The caller's key stands for another goal.
     #[error("the key in Oarlock-Key was used for another goal, run {run}; choose another key")]
     Conflict {
@@ -219,6 +222,7 @@ pub fn error_answer(error: DoorWait) -> Answer {
     let code = match &error {
         DoorWait::Late { .. } => 504,
         DoorWait::Conflict { .. } => 409,
+        DoorWait::Spent(_) => 429,
         DoorWait::Expired { .. } => 503,
         // Full, or a cluster without a leader: the same goal may be given again.
         DoorWait::Store(StoreError::Bus(

@@ -73,6 +73,11 @@ pub enum Tale {
 /// A step, the how-manieth time that the struck process reaches it, and the tale.
 const TABLE: &[(Point, u32, Tale)] = &[
     (Point::Claim, 1, Tale::Normal),
+    // What the run takes of its tenant's day, and what it gives back at its end: the sum each time, and then its part.
+    (Point::Spend, 1, Tale::Normal),
+    (Point::Spend, 2, Tale::Normal),
+    (Point::Spend, 3, Tale::Normal),
+    (Point::Spend, 4, Tale::Normal),
     (Point::History, 1, Tale::Normal),
     (Point::Dispatch, 1, Tale::Normal),
     (Point::Later, 1, Tale::Normal),

@@ -49,7 +49,7 @@ async fn every_line_has_its_fix() {
     let sick = doctor(&server, &settings, &[]).await;
     assert_eq!(sick.code, Some(1), "{sick:?}");
     assert_snapshot("doctor", &alike(&sick.out));
-    assert!(sick.err.contains("1 of 23 checks found something broken"), "{sick:?}");
+    assert!(sick.err.contains("1 of 24 checks found something broken"), "{sick:?}");
     let lines: Value = serde_json::from_str(&doctor(&server, &settings, &["--json"]).await.out).unwrap();
     for line in lines.as_array().unwrap() {
         assert_eq!(line["fix"].is_null(), line["level"] == "ok", "{line}");

@@ -64,6 +64,7 @@ mod snapshot;
 mod sources;
 mod state;
 mod story;
+mod tenants;
 mod tool;
 mod up;
 mod upkeep;

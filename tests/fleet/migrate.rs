@@ -47,7 +47,8 @@ async fn age(server: &TestServer) {
 /// Every stream's and consumer's settings, by name.
 async fn settings(server: &TestServer) -> BTreeMap<String, Value> {
     let (js, root) = (&server.bus.js, &server.bus.root);
-    let buckets = [root.runs_bucket(), root.state_bucket(), root.history_bucket()].map(|name| format!("KV_{name}"));
+    let buckets = [root.runs_bucket(), root.state_bucket(), root.history_bucket(), root.spent_bucket()]
+        .map(|name| format!("KV_{name}"));
     let streams = [root.tasks_stream(), root.results_stream(), root.blobs_stream(), root.events_stream()];
     let later = [root.later_stream(), root.dead_stream()];
     let mut found = BTreeMap::new();
@@ -123,10 +124,10 @@ async fn an_old_store_is_brought_up_to_date_with_work_in_hand() {
     assert_eq!(settings(&server).await, old, "a trial changes nothing");
 
     let done = migrate(&server, &[]).await;
-    assert!(done.err.contains("7 of 18 streams and consumers changed"), "{done:?}");
+    assert!(done.err.contains("7 of 19 streams and consumers changed"), "{done:?}");
     assert_eq!(settings(&server).await, wanted);
     let again = migrate(&server, &[]).await;
-    assert!(again.out.is_empty() && again.err.contains("0 of 18"), "{again:?}");
+    assert!(again.out.is_empty() && again.err.contains("0 of 19"), "{again:?}");
     for task in &work {
         until("the task's reply", async || server.store.results.get(&subject_of(task)).await.unwrap().is_some()).await;
     }
@@ -158,7 +159,7 @@ async fn runs_under_way_go_through_a_migration() {
     }
     events.event(EventKind::Started, Some(Role::Documenter), 1).await;
     let done = migrate(&server, &[]).await;
-    assert!(done.out.contains("max_bytes") && done.err.contains("1 of 18"), "{done:?}");
+    assert!(done.out.contains("max_bytes") && done.err.contains("1 of 19"), "{done:?}");
     for run in &runs {
         assert_eq!(crate::story::ended(&server, run).await.takeovers, 0);
         assert_one_of_everything(&server, run).await;

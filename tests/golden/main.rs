@@ -108,7 +108,13 @@ fn goals() {
     let bounded = Goal { budget: budget.clone(), ..Goal::new("Write a function.".into(), vec![artifact()]) };
     check("goal", &bounded);
     let gates = Gates { approve: Approve::Plan, quorum: 2, within_s: 3600, default: Otherwise::Approve, ask: true };
-    check("goal_gated", &Goal { gates, ..Goal::new("Write a function.".into(), Vec::new()) });
+    let tenant = "acme".parse().unwrap();
+    check("goal_gated", &Goal { gates, tenant, ..Goal::new("Write a function.".into(), Vec::new()) });
+    let purse = |tokens, nano_usd| Purse { tokens, nano_usd };
+    let spent = Spending { spent: purse(9_000, 1_200_000), taken: purse(120_000, 50_000_000), ..Spending::default() };
+    check("spending", &spent);
+    let last = Some(DayPart { run: run(), revision: 7, own: spent });
+    check("day_sum", &DaySum { all: spent, last, ..DaySum::default() });
     check(
         "goal_request",
         &GoalRequest {
@@ -122,6 +128,7 @@ fn goals() {
             ],
             budget,
             gates: Gates { approve: Approve::All, ..Gates::default() },
+            tenant: "acme".parse().unwrap(),
         },
     );
     check("ask", &Ask { description: "Fix the typo.".into(), context: vec!["teh README".into()] });
@@ -289,6 +296,7 @@ fn records_and_views() {
             run: run(),
             status: RunStatus::Failed,
             goal: "Write a function.".into(),
+            tenant: "acme".parse().unwrap(),
             tasks: vec![task],
             answer: None,
             evidence: vec!["pytest did not pass: 22 of 23 tests ok, in sandbox bwrap".into()],

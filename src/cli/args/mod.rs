@@ -18,7 +18,7 @@ pub(in crate::cli) use self::reading::{
 };
 pub(in crate::cli) use self::setup::{CompletionsArgs, DoctorArgs, InitArgs, ManArgs};
 pub(in crate::cli) use self::upkeep::{ChaosArgs, DeadArgs, DeadVerb, GcArgs, MigrateArgs};
-use crate::wire::{Budget, Role, RunId, TaskId};
+use crate::wire::{Budget, Role, RunId, TaskId, Tenant};
 
 /// A fleet of LLM agents on NATS: a goal in plain words becomes finished, checked work.
 #[derive(Debug, Parser)]
@@ -196,6 +196,9 @@ pub(in crate::cli) struct RunArgs {
     /// What the run may spend, at most what the fleet allows: tokens=200000,usd=2.5,time_s=600,tasks=10,depth=4,exchanges=40
     #[arg(long, value_name = "BOUNDS", default_value = "", hide_default_value = true)]
     pub(in crate::cli) budget: Budget,
+    /// On whose account the run is; nobody checks it [env: OARLOCK_TENANT] [default: default]
+    #[arg(long, value_name = "NAME")]
+    pub(in crate::cli) tenant: Option<Tenant>,
     #[command(flatten)]
     pub(in crate::cli) gates: GateArgs,
     /// What Ctrl-C does to the run [default: ask on a terminal, else detach]

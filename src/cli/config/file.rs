@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde::Deserialize;
 
-use super::super::budgets::RoleTable;
+use super::super::budgets::{RoleTable, TenantTable};
 use super::super::mcp::McpTable;
 use super::{config_home, usage, variable_of};
 use crate::wire::Budget;
@@ -49,6 +49,8 @@ pub(in crate::cli) struct File {
     pub(in crate::cli) window_max: Option<usize>,
     pub(in crate::cli) budget: Option<Budget>,
     pub(in crate::cli) role_budget: HashMap<String, RoleTable>,
+    pub(in crate::cli) tenant: Option<String>,
+    pub(in crate::cli) tenant_budget: HashMap<String, TenantTable>,
     pub(in crate::cli) replicas: Option<usize>,
     pub(in crate::cli) ack_wait_s: Option<u64>,
     pub(in crate::cli) retention_s: Option<u64>,
@@ -153,6 +155,8 @@ impl File {
                 (ours, theirs) => ours.or(theirs),
             },
             role_budget: entries(self.role_budget, other.role_budget),
+            tenant: self.tenant.or(other.tenant),
+            tenant_budget: entries(self.tenant_budget, other.tenant_budget),
             replicas: self.replicas.or(other.replicas),
             ack_wait_s: self.ack_wait_s.or(other.ack_wait_s),
             retention_s: self.retention_s.or(other.retention_s),

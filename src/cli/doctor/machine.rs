@@ -5,7 +5,7 @@ use super::super::connection::Origin;
 use super::{Line, broken, note, ok};
 use crate::sandbox::{Python, Sandbox};
 use crate::sources::Web;
-use crate::wire::{Allowance, Role, Usd, limits};
+use crate::wire::{Allowance, Purse, Role, Usd, limits};
 
 pub(super) fn settings(config: &Config) -> Line {
     let files: Vec<String> = config.files().map(|file| file.display().to_string()).collect();
@@ -125,5 +125,17 @@ pub(super) fn bounds(config: &Config) -> Vec<Line> {
         true => "budget of a role in a run: the run's, for every role".to_owned(),
         false => format!("budget of a role in a run: {}; the others the run's", of_roles.join("; ")),
     };
-    vec![ok(bounds), ok(of_run), ok(of_roles)]
+    let times = Role::ALL.into_iter().filter(|role| role.plannable());
+    let times = times.filter_map(|role| Some(format!("{role} {}", config.runs.limits.get(&role)?.as_secs())));
+    let of_roles = format!("{of_roles}; timeout_s of a task: {}", times.collect::<Vec<_>>().join(", "));
+    vec![ok(bounds), ok(of_run), ok(of_roles), ok(tenants(config))]
+}
+
+fn tenants(config: &Config) -> String {
+    let budgets = &config.runs.budgets.tenants;
+    let words = |purse: &Purse| format!("tokens {}, usd {}", purse.tokens, Usd::from_nano(purse.nano_usd));
+    let mut named: Vec<String> =
+        budgets.named.iter().map(|(tenant, purse)| format!("; {tenant} {}", words(purse))).collect();
+    named.sort();
+    format!("budget of a tenant in a UTC day: {}{}", words(&budgets.others), named.concat())
 }
