@@ -1,7 +1,7 @@
 //! Everything that a task refers to, fetched: its goal, the results before it, its files.
 
-use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use super::researcher::Material;
@@ -21,6 +21,24 @@ pub(super) struct Briefing {
     pub(super) asked: OnceLock<ContentHash>,
     /// What a researcher read for it; empty for the others.
     pub(super) material: Material,
+    /// The tools that were called for it and answered, well or not: what a reply says of tools is held against this.
+    pub(super) called: Called,
+}
+
+/// Names of tools, `server/tool`.
+#[derive(Debug, Default)]
+pub(super) struct Called(Mutex<BTreeSet<String>>);
+
+impl Called {
+    /// Takes note of a tool that answered.
+    pub(super) fn answered(&self, tool: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(tool);
+    }
+
+    /// True when this tool answered.
+    pub(super) fn holds(&self, tool: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(tool)
+    }
 }
 
 /// One earlier reply, in words.
@@ -61,6 +79,7 @@ impl Briefing {
             files,
             asked: OnceLock::new(),
             material: Material::default(),
+            called: Called::default(),
         })
     }
 }

@@ -1,6 +1,7 @@
 //! Citations: what a finding says it is from must be there. A number, a path with a line, an earlier result are looked up;
 //! what names nothing, or a file without a line of it, is told to the model once, and marked in the reply when it stays.
 
+use super::briefing::Called;
 use crate::store::FileSet;
 use crate::tools::Grant;
 use crate::wire::{FilePath, TaskId};
@@ -20,6 +21,8 @@ pub(super) struct Citable<'a> {
     pub(super) results: Vec<&'a TaskId>,
     /// Tools that the role may call.
     pub(super) tools: &'a [Grant],
+    /// Those that were called, and answered.
+    pub(super) called: &'a Called,
 }
 
 impl Citable<'_> {
@@ -88,10 +91,16 @@ impl Citable<'_> {
         (1 <= from && from <= to && to <= count).then(|| text.to_owned())
     }
 
-    /// `server/tool`, with or without the word tool before it.
+    /// `server/tool`, with or without the word tool before it, of a tool that was really called.
     fn tool(&self, text: &str) -> Option<String> {
-        let name = text.trim_start_matches("tool").trim().trim_matches(['[', ']', '`']);
-        self.tools.iter().any(|grant| grant.covers(name)).then(|| name.to_owned())
+        let name = tool_name(text);
+        self.called.holds(name).then(|| name.to_owned())
+    }
+
+    /// The tool that a citation names, which the role may call and did not.
+    fn uncalled<'t>(&self, citation: &'t str) -> Option<&'t str> {
+        let name = tool_name(citation.trim());
+        self.tools.iter().any(|grant| grant.covers(name)).then_some(name).filter(|name| !self.called.holds(name))
     }
 
     /// Lines of a file in sight; a file that is no text has none.
@@ -108,6 +117,9 @@ impl Citable<'_> {
     /// How a citation that cannot stand is shown.
     pub(super) fn mark(&self, citation: &str) -> String {
         let shown: String = citation.chars().take(SHOWN_CHARS_MAX).collect();
+        if self.uncalled(citation).is_some() {
+            return format!("unsupported: it cites {shown:?}, a tool that was not called");
+        }
         match self.lineless(citation) {
             Some(_) => format!("unsupported: it cites {shown:?} without a line"),
             None => format!("unsupported: it cites {shown:?}, which is no source of this task"),
@@ -118,6 +130,11 @@ impl Citable<'_> {
         let shown: String = citation.chars().take(SHOWN_CHARS_MAX).collect();
         if let Some(lines) = self.lineless(citation) {
             return format!("the source {shown:?} names no line; cite the line that says it, path:1 to path:{lines}");
+        }
+        if self.uncalled(citation).is_some() {
+            return format!(
+                "the source {shown:?} is a tool that was not called for this task; call it, or cite what the finding is really from"
+            );
         }
         let mut may = Vec::new();
         match self.sources.len() {
@@ -130,11 +147,16 @@ impl Citable<'_> {
             may.push(format!("path:line with a line that is there ({})", names.join(", ")));
         }
         if !self.tools.is_empty() {
-            may.push("server/tool for what a tool said".to_owned());
+            may.push("server/tool for what a tool said that was called".to_owned());
         }
         may.extend(["\"the goal\"".to_owned(), "\"general knowledge\"".to_owned()]);
         format!("the source {shown:?} does not exist; cite {}", may.join(", "))
     }
+}
+
+/// What a citation of a tool names.
+fn tool_name(text: &str) -> &str {
+    text.trim_start_matches("tool").trim().trim_matches(['[', ']', '`'])
 }
 
 #[cfg(test)]
@@ -152,11 +174,14 @@ mod tests {
         ]);
         let task: TaskId = "t1".parse().unwrap();
         let tools = ["all/get-sum".parse().unwrap(), "web/*".parse().unwrap()];
+        let called = Called::default();
+        ["all/get-sum", "web/search"].into_iter().for_each(|tool| called.answered(tool.to_owned()));
         let citable = Citable {
             sources: vec!["http://a.example/", "http://b.example/x"],
             files: &files,
             results: vec![&task],
             tools: &tools,
+            called: &called,
         };
         for (citation, usual) in [
             ("[1]", "1"),
@@ -214,9 +239,24 @@ mod tests {
     }
 
     #[test]
+    fn a_tool_is_a_source_only_when_it_was_called() {
+        let (none, called, tools) = (FileSet::new(), Called::default(), ["web/*".parse().unwrap()]);
+        called.answered("web/search".to_owned());
+        let citable =
+            Citable { sources: Vec::new(), files: &none, results: Vec::new(), tools: &tools, called: &called };
+        assert_eq!(citable.check("web/search").as_deref(), Ok("web/search"));
+        for citation in ["web/fetch", "tool `web/fetch`"] {
+            let why = citable.check(citation).unwrap_err();
+            assert!(why.contains("was not called for this task"), "{citation}: {why}");
+            assert!(citable.mark(citation).ends_with("a tool that was not called"), "{}", citable.mark(citation));
+        }
+    }
+
+    #[test]
     fn a_task_without_sources_has_none_to_cite() {
         let none = FileSet::new();
-        let nothing = Citable { sources: Vec::new(), files: &none, results: Vec::new(), tools: &[] };
+        let nothing =
+            Citable { sources: Vec::new(), files: &none, results: Vec::new(), tools: &[], called: &Called::default() };
         assert!(nothing.check("[1]").is_err() && nothing.check("1").is_err() && nothing.check("all/get-sum").is_err());
     }
 }

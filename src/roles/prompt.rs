@@ -261,6 +261,7 @@ mod tests {
             files: crate::store::FileSet::new(),
             asked: std::sync::OnceLock::new(),
             material: super::super::researcher::Material::default(),
+            called: super::super::briefing::Called::default(),
             task: Task { role, asked_by: None, ..task },
         }
     }

@@ -147,6 +147,7 @@ fn citable<'a>(desk: &'a Desk, briefing: &'a Briefing) -> Citable<'a> {
         files: &briefing.files,
         results: briefing.context.iter().map(|item| &item.task).collect(),
         tools: &desk.definition.tools,
+        called: &briefing.called,
     }
 }
 
@@ -184,12 +185,19 @@ fn indented(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::roles::briefing::Called;
     use crate::store::FileSet;
 
     #[test]
     fn of_faulty_readings_the_best_is_kept_and_of_equal_ones_the_first() {
         let files = FileSet::new();
-        let citable = Citable { sources: vec!["http://a.example/"], files: &files, results: Vec::new(), tools: &[] };
+        let citable = Citable {
+            sources: vec!["http://a.example/"],
+            files: &files,
+            results: Vec::new(),
+            tools: &[],
+            called: &Called::default(),
+        };
         let answer = |sources: &[&str], text: &str| {
             let finding = |source: &&str| Finding { text: text.to_owned(), source: (*source).to_owned() };
             Answer { findings: sources.iter().map(finding).collect(), not_found: Vec::new() }

@@ -127,7 +127,9 @@ impl<'a> Talk<'a> {
         let offered = self.offer.tool(tool)?;
         let arguments = object(&offered.name(), arguments)?;
         let key = key(&mut self.made, self.briefing, &offered.name(), &arguments);
-        Ok((offered.call(arguments, &key, limit).await?, offered.name()))
+        let answer = offered.call(arguments, &key, limit).await?;
+        self.briefing.called.answered(offered.name());
+        Ok((answer, offered.name()))
     }
 
     /// Tells people what was called, as an event and in the log, and never with which words.

@@ -104,6 +104,28 @@ async fn a_role_calls_the_tool_that_its_file_allows_and_uses_what_it_says() {
     assert!(worker.log_text().contains("tool all/get-sum: 27 bytes"), "{}", worker.log_text());
 }
 
+/// A finding that names a tool as its source is held against the calls that were really made.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tool_that_was_not_called_is_no_source() {
+    let Some(program) = everything() else { return };
+    let bench = Bench::new().await;
+    let told = "was not called for this task; call it, or cite what the finding is really from";
+    let rules = [
+        answers(Role::Researcher, "The sum of 20 and 22 is 42.", found("it is 42")),
+        json!({"match": {"role": "researcher", "user_contains": "Call it."}, "response":
+            {"json": {"call": {"tool": "all/get-sum", "arguments": {"a": 20, "b": 22}}, "answer": null}}}),
+        answers(Role::Researcher, "", found("I looked it up")),
+    ];
+    let worker = bench.worker(Role::Researcher, "all/get-sum", "", &foreign(&program), &rules).await;
+    let claimed = bench.ask(Role::Researcher, "What is 20 and 22?").await;
+    let marked = "- I looked it up [unsupported: it cites \"all/get-sum\", a tool that was not called]";
+    assert!(claimed.text().contains(marked), "{claimed:?}");
+    assert_eq!(claimed.usage.calls, 2, "it was told once: {told}");
+    let called = bench.ask(Role::Researcher, "Call it. What is 20 and 22?").await;
+    assert!(called.text().contains("- it is 42 [all/get-sum]"), "{called:?}");
+    drop(worker);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_without_tool_calling_of_its_own_uses_tools_over_http() {
     let Some(program) = everything() else { return };
