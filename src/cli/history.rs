@@ -94,6 +94,7 @@ fn clock(at: &str) -> &str {
 fn words(says: &Said) -> String {
     match says {
         Said::Reject { reason } => format!("reject: {}", first_line(reason)),
+        Said::Answer { text } => format!("answer: {}", first_line(text)),
         Said::Note { text } => format!("note: {}", first_line(text)),
         says => says.name().to_owned(),
     }
@@ -102,7 +103,11 @@ fn words(says: &Said) -> String {
 fn row(line: &Line) -> String {
     let task = if line.attempt > 1 { format!("{} #{}", line.task, line.attempt) } else { line.task.to_string() };
     let hash = line.hash.as_ref().map_or("", |hash| &hash.as_str()[..HASH_DIGITS]);
-    let kind = if line.kind == MessageType::Request { "request" } else { "response" };
+    let kind = match line.kind {
+        MessageType::Request => "request",
+        MessageType::Response => "response",
+        MessageType::Question => "question",
+    };
     let (time, from, to) = (clock(&line.at), line.from.to_string(), line.to.to_string());
     format!("{time:<14}{from:<13}→ {to:<13} {kind:<9} {task:<9} {hash:<13}{:>8}", line.bytes)
 }
@@ -133,7 +138,7 @@ fn lines(story: &Story, reference: &dyn Fn(&Try) -> String) -> Vec<Line> {
             let line = Line {
                 at: moment(at),
                 from: role,
-                to: orchestrator,
+                to: one.request.as_ref().map_or(orchestrator, |request| request.from),
                 kind: MessageType::Response,
                 task: one.task.clone(),
                 attempt,

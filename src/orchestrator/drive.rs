@@ -168,12 +168,17 @@ impl<'a> Drive<'a> {
         })
     }
 
-    async fn work(&mut self, stop: &CancellationToken) -> Result<Stop, StoreError> {
+    /// What a holder does once, before its first step.
+    async fn prepare(&mut self) -> Result<(), StoreError> {
         self.tell(EventKind::Claimed, self.of.name.clone()).await;
         if !self.lease.fresh {
             self.fill_history().await?;
         }
-        self.begin_watch().await?;
+        self.begin_watch().await
+    }
+
+    async fn work(&mut self, stop: &CancellationToken) -> Result<Stop, StoreError> {
+        self.prepare().await?;
         let mut reconnects = self.of.bus.reconnects();
         reconnects.mark_unchanged();
         loop {
@@ -204,7 +209,8 @@ impl<'a> Drive<'a> {
                     continue;
                 }
                 Step::Want(jobs) => match self.send(jobs).await? {
-                    Ok(()) => {}
+                    Ok(true) => continue,
+                    Ok(false) => {}
                     Err(Unsent::Lost(lost)) => return Ok(Stop::Lost(lost)),
                     Err(Unsent::Failed(failure)) => return self.fail(failure).await,
                 },

@@ -38,15 +38,16 @@ pub(super) enum Unsent {
 }
 
 impl Drive<'_> {
-    /// Sends those of `jobs` that this holder has not sent, within the window; the inner error ends the run, or our part.
-    pub(super) async fn send(&mut self, jobs: Vec<Job>) -> Result<Result<(), Unsent>, StoreError> {
+    /// Sends those of `jobs` that this holder has not sent, within the window; true when a question to a person was written
+    /// down, to which nothing live will follow. The inner error ends the run, or our part.
+    pub(super) async fn send(&mut self, jobs: Vec<Job>) -> Result<Result<bool, Unsent>, StoreError> {
         if let Some(failure) = self.over_time() {
             return Ok(Err(Unsent::Failed(failure)));
         }
         let attempts = self.attempts();
         let jobs = self.within_window(jobs);
         if jobs.is_empty() {
-            return Ok(Ok(()));
+            return Ok(Ok(false));
         }
         // Before the store says that the run is ours: whoever sleeps from here on sends nothing as if it were the first.
         let now = async { Ok(self.of.bus.server_now().await?) };
@@ -91,7 +92,8 @@ impl Drive<'_> {
                 return Ok(Err(Unsent::Failed(found.into())));
             }
         }
-        self.publish(tasks, now).await.map(Ok)
+        let people = tasks.iter().any(|(job, ..)| job.is_for_people());
+        self.publish(tasks, now).await.map(|()| Ok(people))
     }
 
     /// Publishes history entries and tasks, all of them before the first acknowledgement is awaited; of a question to a person

@@ -38,6 +38,8 @@ pub enum Tale {
     Pause,
     /// The plan waits for a person, nobody answers, and the default is to approve it.
     Gate,
+    /// A task asks one that is not there, and then a person, who does not answer; the default is that it decides alone.
+    Asking,
     /// The holder is told to stop in the middle.
     Drain,
     /// The one who takes over is struck too.
@@ -107,6 +109,11 @@ const TABLE: &[(Point, u32, Tale)] = &[
     (Point::Input, 1, Tale::Gate),
     (Point::Park, 2, Tale::Gate),
     (Point::Input, 2, Tale::Gate),
+    (Point::Refuse, 1, Tale::Asking),
+    // The question to the person, which is a message and no task.
+    (Point::History, 4, Tale::Asking),
+    (Point::Park, 1, Tale::Asking),
+    (Point::Input, 2, Tale::Asking),
     (Point::Release, 1, Tale::Drain),
     (Point::Nak, 1, Tale::Drain),
     (Point::Over, 1, Tale::Takeover),
@@ -265,6 +272,8 @@ played! {
     a_mover_of_the_schedule_sleeps: Pause, Stop;
     a_parking_holder_dies: Gate, Crash;
     a_parking_holder_sleeps: Gate, Stop;
+    the_holder_of_a_run_that_asks_dies: Asking, Crash;
+    the_holder_of_a_run_that_asks_sleeps: Asking, Stop;
     a_draining_holder_dies: Drain, Crash;
     a_draining_holder_sleeps: Drain, Stop;
     the_next_holder_dies_too: Takeover, Crash;

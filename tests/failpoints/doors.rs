@@ -76,7 +76,9 @@ async fn prepare(stage: &Stage, tale: Tale) -> (Option<RunId>, &'static str, Str
             (Some(run.clone()), "oarlock.control.cancel", run.to_string())
         }
         Tale::Answer => {
-            let run = stage.submit_gated(3600).await;
+            let run = stage
+                .submit_gated(serde_json::json!({ "approve": "plan", "within_s": 3600, "default": "approve" }))
+                .await;
             stage.parked(&run).await;
             (Some(run.clone()), "oarlock.control.approve", json!({ "run": run, "by": "ann" }).to_string())
         }

@@ -2,6 +2,7 @@
 
 use oarlock::bus::failpoint::Fault;
 use oarlock::wire::{EventKind, Owner, Role, RunId, RunStatus, TaskId};
+use serde_json::json;
 
 use crate::case::{Case, Tale, Wake};
 use crate::harness::{Worker, until};
@@ -115,7 +116,8 @@ async fn begin(stage: &Stage, tale: Tale, holder: &Worker) -> RunId {
         return run;
     }
     let run = match tale {
-        Tale::Gate => stage.submit_gated(2).await,
+        Tale::Gate => stage.submit_gated(json!({ "approve": "plan", "within_s": 2, "default": "approve" })).await,
+        Tale::Asking => stage.submit_gated(json!({ "ask": true, "within_s": 2, "default": "approve" })).await,
         _ => stage.submit("make it").await,
     };
     if tale == Tale::Drain {

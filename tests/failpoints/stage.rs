@@ -11,7 +11,7 @@ use oarlock::wire::{EventKind, Role, RunId, RunStatus};
 use crate::case::{Case, Tale};
 use crate::harness::{TestServer, Worker, until};
 use crate::picture::Picture;
-use crate::story::{Ear, assert_one_content_each, cast_with, pid_of};
+use crate::story::{Ear, asking_roles, assert_one_content_each, cast_with, pid_of};
 use crate::tales::{NOTES, Told, told};
 
 /// `ack_wait` of all queues.
@@ -44,7 +44,11 @@ impl Stage {
         }
         let events = Ear::on(&server, "oarlock.event.>").await;
         let tasks = Ear::on(&server, "oarlock.task.>").await;
-        let workers = cast_with(&server, &told.script, told.cast, &[]).await;
+        // The planner is to plan, and not to ask, although somebody is there.
+        let roles = asking_roles(&server, &[(Role::Documenter, "user, tasks"), (Role::Planner, "")]);
+        let settings = [("OARLOCK_ROLES", roles.as_str())];
+        let asks = if tale == Tale::Asking { &settings[..] } else { &[] };
+        let workers = cast_with(&server, &told.script, told.cast, asks).await;
         Self { server, told, events, tasks, workers }
     }
 
@@ -78,9 +82,8 @@ impl Stage {
         answer.text().parse().unwrap()
     }
 
-    /// The same, with a plan that waits for a person for so many seconds.
-    pub async fn submit_gated(&self, within_s: u64) -> RunId {
-        let gates = serde_json::json!({ "approve": "plan", "within_s": within_s, "default": "approve" });
+    /// The same, with something that waits for a person.
+    pub async fn submit_gated(&self, gates: serde_json::Value) -> RunId {
         let goal = serde_json::json!({ "goal": "make it", "gates": gates }).to_string();
         let answer = self.insist("oarlock.submit", &goal).await;
         assert_eq!(answer.error_code(), "", "{}", answer.text());

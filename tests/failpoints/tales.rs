@@ -6,7 +6,7 @@ use oarlock::wire::Role;
 use serde_json::json;
 
 use crate::case::Tale;
-use crate::story::{findings, json_rule, plan_rule, script, text_rule};
+use crate::story::{answer_rule, ask_rule, findings, json_rule, plan_rule, script, text_rule};
 
 /// A value of the shared state that is there before the run, and holds ["begun"].
 pub const NOTES: &str = "notes";
@@ -21,6 +21,7 @@ pub struct Told {
 const SMALL: &[Role] = &[Role::Planner, Role::Researcher, Role::Documenter, Role::Synthesizer];
 const WITH_REVIEWER: &[Role] = &[Role::Planner, Role::Documenter, Role::Reviewer, Role::Synthesizer];
 const NO_SYNTHESIZER: &[Role] = &[Role::Planner, Role::Researcher, Role::Documenter];
+const NO_RESEARCHER: &[Role] = &[Role::Planner, Role::Documenter, Role::Synthesizer];
 const NO_DOCUMENTER: &[Role] = &[Role::Planner, Role::Researcher, Role::Synthesizer];
 
 /// Long enough that nothing is late, short enough that an alarm rings within a test.
@@ -45,6 +46,7 @@ pub fn told(tale: Tale) -> Told {
         Tale::Drain => (SMALL, PATIENT, row(millis(BUSY))),
         Tale::Expire => (SMALL, FORGETFUL, row(100)),
         Tale::Proposing => (SMALL, PATIENT, proposing()),
+        Tale::Asking => (NO_RESEARCHER, PATIENT, asking()),
         _ => (SMALL, PATIENT, row(200)),
     };
     Told { script, cast, settings }
@@ -77,6 +79,17 @@ fn proposing() -> String {
         plan_rule(&[(Role::Researcher, &[]), (Role::Documenter, &[1])]),
         json_rule(Role::Researcher, 50, &found),
         documenter,
+        text_rule(Role::Synthesizer, 50, "It is made."),
+    ])
+}
+
+/// The documenter asks a task that is not there, and then a person.
+fn asking() -> String {
+    script(&[
+        plan_rule(&[(Role::Documenter, &[])]),
+        ask_rule(Role::Documenter, "t1", 1, "t9", "Which words?"),
+        ask_rule(Role::Documenter, "t1", 2, "user", "For whom is it?"),
+        answer_rule(Role::Documenter, "t1", "nobody answered in time", &json!("# It\n\nIt is made.")),
         text_rule(Role::Synthesizer, 50, "It is made."),
     ])
 }

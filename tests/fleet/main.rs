@@ -53,6 +53,8 @@ mod people;
 mod people_asked;
 mod people_gates;
 mod proposals;
+mod question_circles;
+mod questions;
 mod reading;
 mod real_model;
 mod retry;

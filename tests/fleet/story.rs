@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::StreamExt;
 use oarlock::bus::{Outgoing, Point};
+use oarlock::roles::RoleDefinition;
 use oarlock::wire::subject::TaskSubject;
 use oarlock::wire::{
     Content, Event, EventKind, Goal, Reply, Role, RunId, RunRecord, RunStatus, StateView, Task, TaskId, WIRE_VERSION,
@@ -83,6 +84,35 @@ pub async fn cast_with(server: &TestServer, script: &str, roles: &[Role], enviro
         worker.ready(server).await;
     }
     workers
+}
+
+/// A folder of role files in which these roles may ask these parties, for `OARLOCK_ROLES`.
+pub fn asking_roles(server: &TestServer, asks: &[(Role, &str)]) -> String {
+    let folder = server.file("begun", "").with_file_name(format!("roles-{}", rand::random::<u32>()));
+    std::fs::create_dir(&folder).unwrap();
+    for (role, whom) in asks {
+        let file = RoleDefinition::built_in(*role).replace("asks: [user]\n", "");
+        let file = file.replacen("model: default\n", &format!("model: default\nasks: [{whom}]\n"), 1);
+        std::fs::write(folder.join(format!("{role}.md")), file).unwrap();
+    }
+    folder.to_str().unwrap().to_owned()
+}
+
+/// A rule of a role that may ask: it asks this, at one attempt of one task.
+pub fn ask_rule(role: Role, task: &str, attempt: u32, to: &str, text: &str) -> Value {
+    let question = json!({ "question": { "to": to, "text": text }, "answer": null });
+    let mut rule = json_rule(role, 0, &question);
+    rule["match"]["task_id"] = task.into();
+    rule["match"]["attempt"] = attempt.into();
+    rule
+}
+
+/// A rule of a role that may ask and does not: it answers when it is shown `seen`.
+pub fn answer_rule(role: Role, task: &str, seen: &str, answer: &Value) -> Value {
+    let mut rule = json_rule(role, 0, &json!({ "question": null, "answer": answer }));
+    rule["match"]["task_id"] = task.into();
+    rule["match"]["user_contains"] = seen.into();
+    rule
 }
 
 /// The process with this id.
