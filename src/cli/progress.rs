@@ -136,6 +136,7 @@ impl Screen {
             // Whole, because it says how to answer.
             (kind, ..) if about_people(kind) => self.line(&format!("  · {}", event.text.replace('\n', " ")), "·"),
             (EventKind::Completed, Some(task), Some(attempt)) => self.end(event, task, attempt, "✓", &text),
+            (EventKind::Question, Some(task), Some(attempt)) => self.end(event, task, attempt, "·", &text),
             (EventKind::Rejected | EventKind::Failed, Some(task), Some(attempt)) => {
                 self.end(event, task, attempt, "✗", &text);
             }

@@ -216,7 +216,8 @@ impl<'a> Drive<'a> {
                 },
                 Step::Refuse(refused) => match self.refuse_questions(refused).await? {
                     Ok(()) => continue,
-                    Err(lost) => return Ok(Stop::Lost(lost)),
+                    Err(Unsent::Lost(lost)) => return Ok(Stop::Lost(lost)),
+                    Err(Unsent::Failed(failure)) => return self.fail(failure).await,
                 },
                 Step::Complete => return self.complete().await,
                 Step::Fail(failure) => return self.fail(failure).await,

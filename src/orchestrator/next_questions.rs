@@ -193,7 +193,7 @@ fn asking() -> impl Strategy<Value = World> {
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 100, failure_persistence: None, ..Config::default() })]
+    #![proptest_config(Config { cases: 60, failure_persistence: None, ..Config::default() })]
 
     /// Whoever asks whomever, and whoever answers or does not: the run ends, and never because nobody can go on.
     #[test]

@@ -164,7 +164,8 @@ impl<'a> Questions<'a> {
         let asks = |reply: &&Reply| reply.question().is_some_and(|question| question.to == Asked::User);
         let open = self.facts.results.values().filter(asks).filter(|reply| {
             let asked = TaskId::question(&reply.task, reply.attempt).is_some_and(|id| self.facts.was_asked(&id, 1));
-            let answered = gates::answered(self.facts, &reply.task, reply.attempt).is_some();
+            let said = gates::answered(self.facts, &reply.task, reply.attempt).is_some();
+            let answered = said || self.is_answered(&reply.task, reply.attempt);
             asked && !answered && self.is_asking(&reply.task, reply.attempt)
         });
         let item = |reply: &Reply| Item::of(reply, ItemKind::Question);

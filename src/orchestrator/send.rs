@@ -288,15 +288,32 @@ impl Drive<'_> {
         LoopBounds { exchanges_max: self.exchanges_max(), hops_max: settings.hops_max.unwrap_or(hops_max) }
     }
 
-    /// Gives questions that nobody can answer a failure as their result. The inner error ends our part.
+    /// Gives questions that nobody can answer a failure as their result. They are exchanges as any other, so they are written
+    /// down and may end the run as a loop. The inner error ends the run, or our part.
     pub(super) async fn refuse_questions(
         &mut self,
         refused: Vec<(Job, Failure)>,
-    ) -> Result<Result<(), Lost>, StoreError> {
+    ) -> Result<Result<(), Unsent>, StoreError> {
         if let Err(lost) = self.lease.hold(&self.of.store).await? {
-            return Ok(Err(lost));
+            return Ok(Err(Unsent::Lost(lost)));
         }
+        let attempts = self.attempts();
         for (job, failure) in refused {
+            let dispatch = self.dispatch(&attempts);
+            let message = dispatch.message(&dispatch.task(&job, self.of.limit(job.role)));
+            if self.request_of(&job.task, job.attempt).is_none() {
+                let bounds = self.loop_bounds();
+                self.loops.catch_up(self.facts.messages());
+                if let Err(found) = self.loops.admit(&message, bounds) {
+                    return Ok(Err(Unsent::Failed(found.into())));
+                }
+                let revision = match self.of.bus.store(self.of.store.runs.history_message(&message)).await {
+                    Ok(revision) => revision,
+                    Err(BusError::Taken { .. }) => 0,
+                    Err(error) => return Err(error.into()),
+                };
+                self.facts.requests.push(HistoryEntry { message, revision, at: 0 });
+            }
             self.settle(Point::Refuse, job, failure).await?;
         }
         Ok(Ok(()))

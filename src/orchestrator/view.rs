@@ -124,7 +124,7 @@ fn tasks(facts: &Facts, rules: &Rules) -> Vec<TaskView> {
     views
 }
 
-/// The questions that were sent, in their order.
+/// The questions to workers that were put, in their order, each behind its asker.
 fn questions(facts: &Facts) -> Vec<TaskView> {
     let mut views: Vec<TaskView> = Vec::new();
     for message in facts.requests.iter().map(|entry| &entry.message) {
@@ -132,7 +132,8 @@ fn questions(facts: &Facts) -> Vec<TaskView> {
         if let (MessageType::Question, Party::Role(role)) = (message.kind, message.to)
             && !views.iter().any(|known| known.id == *id)
         {
-            views.push(task(facts, id, role, &message.content, &[], last(facts, id)));
+            let asker: Vec<TaskId> = id.asker().into_iter().map(|(asker, _)| asker).collect();
+            views.push(task(facts, id, role, &message.content, &asker, last(facts, id)));
         }
     }
     views

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use oarlock::wire::{EventKind, FailureKind, MessageType, Outcome, Party, Role, RunId, RunStatus, TaskId};
+use oarlock::wire::{EventKind, FailureKind, ItemKind, MessageType, Outcome, Party, Role, RunId, RunStatus, TaskId};
 use serde_json::{Value, json};
 
 use crate::cancel::control;
@@ -206,16 +206,29 @@ async fn a_question_has_a_deadline_and_its_default_stands() {
     let rules = [
         ask_rule(Role::Planner, "plan", 1, "user", "For which city?"),
         answer_rule(Role::Planner, "plan", "nobody answered in time", &tasks),
+        answer_rule(Role::Planner, "plan", "Answer of ann", &tasks),
+        ask_rule(Role::Planner, "plan", 2, "user", "For which city, then?"),
         json_rule(Role::Researcher, 0, &findings()),
         text_rule(Role::Synthesizer, 0, "It is made."),
     ];
     let _fleet = cast_with(&server, &script(&rules), &CAST, &[]).await;
-    let ends = submit(&server, json!({ "ask": true, "within_s": 1 })).await;
+    let ends = submit(&server, json!({ "ask": true, "within_s": 3 })).await;
     let goes_on = submit(&server, json!({ "ask": true, "within_s": 1, "default": "approve" })).await;
     assert_eq!(over(&server, &ends).await, RunStatus::Failed);
     let failure = result(&server, &ends).await.failure().cloned().unwrap();
     assert!(failure.kind == FailureKind::Unanswered && failure.message.contains("planx1"), "{failure}");
     assert_eq!(over(&server, &goes_on).await, RunStatus::Completed, "{:?}", result(&server, &goes_on).await);
+    // A new generation may ask again.
+    let again = control(&server, "retry", json!(ends.as_str())).await;
+    assert_eq!(again.error_code(), "", "{}", again.text());
+    until("the second question", async || {
+        let waiting = server.view(ends.as_str()).await.waiting;
+        waiting.iter().any(|item| item.item.as_str() == "planx2" && item.kind == ItemKind::Question)
+    })
+    .await;
+    let answer = json!({ "run": ends, "by": "ann", "text": "Ghent" });
+    assert_eq!(status(&control(&server, "answer", answer).await), "answered");
+    assert_eq!(over(&server, &ends).await, RunStatus::Completed, "{:?}", result(&server, &ends).await);
     server.assert_nothing_left().await;
 }
 
