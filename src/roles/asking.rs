@@ -3,7 +3,12 @@
 use serde_json::{Value, json};
 
 use super::definition::RoleDefinition;
-use crate::wire::{Asked, Question, Role, Task, TaskId, limits};
+use super::prompt::tame;
+use crate::store::Store;
+use crate::wire::{Asked, PlanTask, Question, Role, Task, TaskId, limits};
+
+/// Bytes of another task's description, of those that may be asked.
+const OTHER_BYTES_MAX: usize = 120;
 
 /// Whom a role may ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,12 +101,27 @@ fn names(asks: &[Askable]) -> String {
     asks.iter().map(name).collect::<Vec<_>>().join("; ")
 }
 
-/// What is added to the prompt of a role that may ask.
-pub(super) fn words(asks: &[Askable]) -> String {
+/// The other tasks of the run, one a line, for whoever may ask them; empty when they cannot be read.
+pub(super) async fn others(store: &Store, task: &Task, asks: &[Askable]) -> String {
+    if !asks.contains(&Askable::Tasks) {
+        return String::new();
+    }
+    let Ok(Some(recorded)) = store.runs.record(&task.run).await else { return String::new() };
+    let Ok(Some(plan)) = store.runs.plan(&task.run, recorded.record.plan).await else { return String::new() };
+    let line = |other: &PlanTask| {
+        let what = limits::cut(other.description.lines().next().unwrap_or_default(), OTHER_BYTES_MAX);
+        format!("\n- {} ({}): {}", other.id, other.role, tame(&what))
+    };
+    plan.tasks.iter().filter(|other| other.id != task.id).map(line).collect()
+}
+
+/// What is added to the prompt of a role that may ask, with the other tasks.
+pub(super) fn words(asks: &[Askable], others: &str) -> String {
+    let tasks = if others.is_empty() { String::new() } else { format!(" The other tasks are:{others}") };
     format!(
         "\n\nIf something that you cannot decide yourself stands nowhere above, you can ask for it instead of answering, and get \
          the task again with the answer. Ask only what changes your work, once, in words that say all that is needed to \
-         answer. You may ask {}.",
+         answer. You may ask {}.{tasks}",
         names(asks)
     )
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
-use super::asking::Askable;
+use super::asking::{self, Askable};
 use super::briefing::Briefing;
 use super::toolwords::{self, Step, Ways};
 use super::{CALL_SHARE, Desk, Stopped};
@@ -76,8 +76,9 @@ impl<'a> Talk<'a> {
         for error in &talk.offer.missing {
             talk.tell(false, &format!("failed to {error}")).await;
         }
+        let others = asking::others(&desk.store, &briefing.task, asks).await;
         let offer = desk.tools.is_some().then_some(&talk.offer);
-        let words = toolwords::introduction(offer, desk.definition.limits.tool_calls, asks);
+        let words = toolwords::introduction(offer, desk.definition.limits.tool_calls, asks, &others);
         if let Some(prompt) = talk.request.messages.last_mut() {
             prompt.text += &words;
         }

@@ -108,11 +108,12 @@ pub(super) fn read<T>(
     }
 }
 
-/// What is added to the prompt of a role that has tools, with those of them that are to be had, or that may ask.
-pub(super) fn introduction(offer: Option<&Offer>, calls_max: u32, asks: &[Askable]) -> String {
+/// What is added to the prompt of a role that has tools, with those of them that are to be had, or that may ask, with the other
+/// tasks that it may ask.
+pub(super) fn introduction(offer: Option<&Offer>, calls_max: u32, asks: &[Askable], others: &str) -> String {
     let mut words = offer.map(offered).unwrap_or_default();
     if !asks.is_empty() {
-        words += &asking::words(asks);
+        words += &asking::words(asks, others);
     }
     let has_tools = offer.is_some_and(|offer| !offer.tools.is_empty());
     let ways = Ways { tools: offer.is_some(), may_call: has_tools, asks };
@@ -245,10 +246,10 @@ mod tests {
         {
             assert!(read(&bad).is_err(), "{bad}");
         }
-        let words = introduction(None, 8, &asks);
+        let words = introduction(None, 8, &asks, "");
         assert!(words.contains("\"question\": null, \"answer\": …") && !words.contains("tool"), "{words}");
         let offer = Offer { tools: Vec::new(), missing: Vec::new() };
-        assert!(!introduction(Some(&offer), 8, &[]).contains("question"));
+        assert!(!introduction(Some(&offer), 8, &[], "").contains("question"));
     }
 
     #[test]

@@ -187,7 +187,8 @@ async fn control_tells_of_runs_and_refuses_what_it_cannot() {
         ("cancel", run.as_str(), "409", "has completed already"),
         ("retry", run.as_str(), "400", "--from"),
         ("approve", run.as_str(), "409", "is over"),
-        ("answer", run.as_str(), "501", "answer is not implemented in this version"),
+        ("answer", run.as_str(), "400", "the answer is empty"),
+        ("answer", format!("{run} so it is").as_str(), "409", "is over"),
         ("dance", "", "501", "there is no verb \"dance\"; there are: list, status, cancel"),
     ] {
         let refused = fleet.request(&format!("oarlock.control.{verb}"), payload.to_owned()).await;

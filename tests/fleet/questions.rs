@@ -98,9 +98,11 @@ async fn a_task_is_asked_when_it_is_done() {
     let server = TestServer::start().await;
     let mut slow = json_rule(Role::Researcher, 600, &findings());
     slow["match"]["task_id"] = "t2".into();
+    let mut question = ask_rule(Role::Documenter, "t1", 1, "t2", "What did you find?");
+    question["match"]["user_contains"] = "The other tasks are:\n- t2 (researcher): part 2".into();
     let rules = [
         plan_rule(&[(Role::Documenter, &[]), (Role::Researcher, &[])]),
-        ask_rule(Role::Documenter, "t1", 1, "t2", "What did you find?"),
+        question,
         slow,
         told_rule(Role::Researcher, "t1q1", "it is known", "That it is known."),
         answer_rule(Role::Documenter, "t1", "You asked t2: What did you find?", &json!("# It is known")),
