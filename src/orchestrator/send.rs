@@ -301,7 +301,7 @@ impl Drive<'_> {
         for (job, failure) in refused {
             let dispatch = self.dispatch(&attempts);
             let message = dispatch.message(&dispatch.task(&job, self.of.limit(job.role)));
-            if self.request_of(&job.task, job.attempt).is_none() {
+            if self.facts.request_of(&job.task, job.attempt).is_none() {
                 let bounds = self.loop_bounds();
                 self.loops.catch_up(self.facts.messages());
                 if let Err(found) = self.loops.admit(&message, bounds) {

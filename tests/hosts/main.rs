@@ -1,7 +1,7 @@
 //! The fleet on a machine that fails it: a power cut, a full disk, a wrong clock, rights that are missing, files that are
 //! damaged. Real servers and real role processes; the file systems are made by the tests and removed by them.
 //!
-//! What a machine does not allow is said on standard error: `loop-mount`, `tmpfs`, `faketime`.
+//! What a machine does not allow is said on standard error: `loop-mount`, `tmpfs`, `faketime`, `go`.
 
 #![allow(
     clippy::unwrap_used,
@@ -25,3 +25,4 @@ mod default_address;
 mod disk;
 mod power;
 mod rights;
+mod week;
