@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::attach;
 use super::config::Config;
 use super::exit::{Exit, ended};
-use crate::bus::Bus;
+use crate::bus::{Bus, BusError, Use};
 use crate::wire::{RunId, TaskId, run_and_task};
 
 /// How long a control request may take.
@@ -39,7 +39,11 @@ async fn ask_in_tries(bus: &Bus, verb: &str, request: &Value, try_s: u64) -> any
     let started = Instant::now();
     let answer = loop {
         let request = async_nats::Request::new().payload(payload.clone()).timeout(Some(Duration::from_secs(try_s)));
-        let answer = bus.client.send_request(bus.root.control_door(verb), request).await;
+        let door = bus.root.control_door(verb);
+        let answer = tokio::select! {
+            answer = bus.client.send_request(door.clone(), request) => answer,
+            () = bus.denied(Use::Publish, &door) => return Err(BusError::Forbidden { subject: door }.into()),
+        };
         let late = answer.as_ref().is_err_and(|error| error.kind() == RequestErrorKind::TimedOut);
         if !late || started.elapsed() >= Duration::from_secs(CONTROL_WAIT_S_MAX) {
             break answer;

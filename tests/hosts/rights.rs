@@ -16,6 +16,9 @@ use crate::story::{
 
 /// How long a process may take to find out that it has no business here.
 const SOON: Duration = Duration::from_secs(20);
+/// What only those need who decide about runs.
+const PEOPLES: &str =
+    r#""oarlock.control.approve", "oarlock.control.reject", "oarlock.control.edit", "$KV.oarlock_runs.>""#;
 const PASSWORD: &str = "s3cret-of-the-test";
 /// A key pair from the server's own documentation, and the seed of another.
 const NKEY: &str = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4";
@@ -42,7 +45,7 @@ async fn guarded(folder: &Path) -> TestServer {
         );
     }
     let guest = format!(
-        "{{ user: guest, password: {PASSWORD}, permissions: {{ publish: {{ allow: \">\", deny: [\"oarlock.submit\", \"private.>\"] }} }} }}"
+        "{{ user: guest, password: {PASSWORD}, permissions: {{ publish: {{ allow: \">\", deny: [\"oarlock.submit\", \"private.>\", {PEOPLES}] }} }} }}"
     );
     users += &format!(
         "{{ user: tied, password: {PASSWORD}, permissions: {{ publish: {{ allow: \">\", deny: \"$JS.API.CONSUMER.PAUSE.>\" }} }} }}\n"
@@ -214,4 +217,45 @@ async fn a_caller_who_may_not_give_goals_is_told_so() {
     let tool = ended(command, b"").await;
     assert!(tool.code == Some(4) && tool.err.contains("may not use oarlock.submit"), "{tool:?}");
     assert!(started.elapsed() < SOON, "it took {:?}", started.elapsed());
+}
+
+/// Who may approve is the server's to say, for each verb; who may not can still look, and cannot write an approval himself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_who_may_not_approve_is_told_so_and_nothing_is_begun() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = &guarded(folder.path()).await;
+    let story = script(&[
+        plan_rule(&[(Role::Documenter, &[])]),
+        text_rule(Role::Documenter, 0, "# It"),
+        text_rule(Role::Synthesizer, 0, "It is made."),
+    ]);
+    let _orchestrator = cast_with(server, &story, &[Role::Orchestrator], &logged_in("boss")).await;
+    // Workers need no such right.
+    let workers = [Role::Planner, Role::Documenter, Role::Synthesizer];
+    let _workers = cast_with(server, &story, &workers, &logged_in("guest")).await;
+    let answer = server
+        .request("oarlock.submit", json!({ "goal": "make it", "gates": { "approve": "plan" } }).to_string())
+        .await;
+    let run: serde_json::Value = serde_json::from_str(&answer.text()).unwrap();
+    let run: RunId = run["run"].as_str().unwrap().parse().unwrap();
+    let parked = async || story::record(server, &run).await.status == RunStatus::InputRequired;
+    until("the plan to wait", parked).await;
+    let tool = async |arguments: &[&str]| {
+        let mut command = oarlock(server);
+        command.args(arguments).args(["--server", server.url()]).envs(logged_in("guest"));
+        ended(command, b"").await
+    };
+    let started = Instant::now();
+    for (verb, rest) in [("approve", &[][..]), ("reject", &["--reason", "no"])] {
+        let refused = tool(&[&[verb, run.as_str()], rest].concat()).await;
+        let subject = format!("may not use oarlock.control.{verb}");
+        assert!(refused.code == Some(4) && refused.err.contains(&subject), "{refused:?}");
+    }
+    assert!(started.elapsed() < SOON, "it took {:?}", started.elapsed());
+    let inbox = tool(&["inbox"]).await;
+    assert!(inbox.code == Some(0) && inbox.out.contains("planx1"), "{inbox:?}");
+    assert!(server.store.inputs.of_run(&run, 0).await.unwrap().is_empty() && parked().await);
+    let approved = server.request("oarlock.control.approve", run.to_string()).await;
+    assert_eq!(approved.error_code(), "", "{}", approved.text());
+    assert_eq!(story::ended(server, &run).await.status, RunStatus::Completed);
 }
