@@ -52,6 +52,7 @@ mod pages;
 mod people;
 mod people_asked;
 mod people_gates;
+mod people_words;
 mod proposals;
 mod question_circles;
 mod questions;
