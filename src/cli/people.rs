@@ -14,7 +14,7 @@ use crate::bus::Bus;
 use crate::bus::clock::since;
 use crate::store::Store;
 use crate::wire::subject::TaskSubject;
-use crate::wire::{ItemKind, ItemView, Otherwise, Plan, Report, Role, RunId, TaskId};
+use crate::wire::{ItemKind, ItemView, Otherwise, Plan, Report, Role, RunId, RunStatus, RunView, TaskId};
 
 /// Something that waits, and whose it is.
 #[derive(serde::Deserialize)]
@@ -81,14 +81,23 @@ pub(super) fn line(item: &ItemView, now: i64) -> String {
     format!("{what}, since {waited}; in {left} {default}{quorum}")
 }
 
-/// The same with what to do about it; the line of a run's page.
-pub(super) fn waits(run: &RunId, item: &ItemView, now: i64) -> String {
-    let how = match item.kind {
-        ItemKind::Pause => format!("resume {run}"),
-        ItemKind::Approval => format!("approve {run}/{}", item.item),
-        ItemKind::Question => format!("answer {run}/{} TEXT", item.item),
+/// A line for each thing of a run that waits, with what to do about it. The orchestrators' role files may make things wait
+/// that this machine's do not: then they are asked.
+pub(super) fn all_waits(view: &RunView, now: i64) -> Vec<(TaskId, String)> {
+    let run = &view.run;
+    match view.waiting.is_empty() && view.status == RunStatus::InputRequired {
+        true => vec![(TaskId::run(), format!("waits for a person: oarlock inbox {run}"))],
+        false => view.waiting.iter().map(|item| (item.task.clone(), waits(run, item, now))).collect(),
+    }
+}
+
+fn waits(run: &RunId, item: &ItemView, now: i64) -> String {
+    let (how, text) = match item.kind {
+        ItemKind::Pause => (format!("resume {run}"), String::new()),
+        ItemKind::Approval => (format!("approve {run}/{}", item.item), String::new()),
+        ItemKind::Question => (format!("answer {run}/{} TEXT", item.item), format!(": {}", first_line(&item.text))),
     };
-    format!("waits for a person: {}: oarlock {how}", line(item, now))
+    format!("waits for a person: {}: oarlock {how}{text}", line(item, now))
 }
 
 pub(super) async fn approve(config: &Config, args: ApproveArgs) -> anyhow::Result<()> {

@@ -6,11 +6,11 @@ use super::attach::{self, Reached};
 use super::config::Config;
 use super::control;
 use super::exit::{Exit, ended};
-use super::people::waits;
+use super::people::all_waits;
 use super::show_task;
 use super::story::{Story, first_line, mark, short, tree};
 use crate::store::Store;
-use crate::wire::{ItemKind, RunId, TaskView};
+use crate::wire::{RunId, TaskView};
 
 pub(super) async fn show(config: &Config, args: ShowArgs) -> anyhow::Result<()> {
     let (run, task) = control::parse(&args.what)?;
@@ -66,12 +66,7 @@ fn print(story: &Story, now: i64) -> anyhow::Result<()> {
             out_marked(&line, mark)?;
         }
     }
-    for item in &seen.waiting {
-        out(&waits(&seen.run, item, now))?;
-        if item.kind == ItemKind::Question {
-            out(&format!("  {}", first_line(&item.text)))?;
-        }
-    }
+    all_waits(seen, now).iter().try_for_each(|(_, line)| out(line))?;
     if let Some(failure) = &seen.failure {
         out(&format!("failed: {failure}"))?;
     }

@@ -7,7 +7,8 @@ use crate::harness::{TestServer, Worker, ended, have, oarlock, until};
 use crate::nats_cli::{GET_IT, cli, nats};
 use crate::people::{fleet, over, parked, says, status, submit, tool};
 use crate::story::{
-    Ear, SLOW_CAST, assert_one_of_everything, cast, json_rule, one_file, plan_rule, script, slow_story, text_rule,
+    Ear, SLOW_CAST, assert_one_of_everything, cast, cast_with, json_rule, one_file, plan_rule, script, slow_story,
+    text_rule,
 };
 use crate::watch::Session;
 
@@ -176,4 +177,28 @@ async fn a_rejection_reaches_the_coder_the_qa_and_the_reviewer() {
     assert!(task("t2").result.as_ref().unwrap().contains("2 tests, 2 ok"), "{:?}", task("t2"));
     let files: Vec<_> = view.artifacts.iter().map(|file| file.path.as_str()).collect();
     assert!(files.contains(&"test_made_more.py") && files.contains(&"test_made.py"), "{files:?}");
+}
+
+/// The operator's gate: a role file makes its results wait, for goals that ask nobody, and is there for every caller to see.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_file_makes_its_results_wait() {
+    let server = TestServer::start().await;
+    let text = include_str!("../../roles/documenter.md").replacen("model: default", "model: default\napprove: true", 1);
+    let folder = server.folder.path().join("roles");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("documenter.md"), text).unwrap();
+    let roles = folder.display().to_string();
+    let _orchestrator = cast_with(&server, &slow_story(0), &[Role::Orchestrator], &[("OARLOCK_ROLES", &roles)]).await;
+    let _workers = cast(&server, &slow_story(0), &SLOW_CAST).await;
+    let run = submit(&server, json!({})).await;
+    parked(&server, &run).await;
+    let inbox = tool(&server, &["inbox", run.as_str()]).await;
+    assert!(inbox.out.contains(&format!("{run}/t2x1")), "{inbox:?}");
+    // Who has other role files is led to those who know.
+    let shown = tool(&server, &["show", run.as_str()]).await;
+    assert!(shown.out.contains(&format!("waits for a person: oarlock inbox {run}")), "{shown:?}");
+    let approved = tool(&server, &["approve", &format!("{run}/t2x1")]).await;
+    assert_eq!(approved.code, Some(0), "{approved:?}");
+    assert_eq!(over(&server, &run).await, RunStatus::Completed);
+    assert_one_of_everything(&server, &run).await;
 }

@@ -2,7 +2,7 @@
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::super::people::waits;
+use super::super::people::all_waits;
 use super::super::show::row;
 use super::super::story::{first_line, mark, short, tree};
 use super::super::talk::plain;
@@ -255,12 +255,9 @@ impl Screen {
         let tasks = &story.view.tasks;
         let lines = tree(tasks).into_iter();
         let rows = lines.map(|(prefix, index)| self.task_row(&tasks[index], &prefix));
-        let (run, now) = (&story.view.run, self.seen.now());
-        let waiting = story.view.waiting.iter().map(|item| Row {
-            text: plain(&format!("? {}", waits(run, item, now))),
-            mark: "?",
-            id: item.task.to_string(),
-        });
+        let waiting = all_waits(&story.view, self.seen.now()).into_iter();
+        let waiting =
+            waiting.map(|(task, line)| Row { text: plain(&format!("? {line}")), mark: "?", id: task.to_string() });
         rows.chain(waiting).collect()
     }
 
