@@ -134,8 +134,8 @@ pub(super) fn may_wait(facts: &Facts, rules: &Rules) -> bool {
         || facts.goal.gates.ask
 }
 
-/// Since when items wait, by the server's clock, in nanoseconds since 1970: the time of the reply, or of the pause. One whose
-/// reply a copy of the store does not have yet is left out.
+/// Since when items wait, by the server's clock, in nanoseconds since 1970: the time of the reply, or of the pause, and never
+/// before the generation. One whose reply a copy of the store does not have yet is left out.
 pub(super) async fn dates(
     store: &Store,
     run: &RunId,
@@ -147,7 +147,7 @@ pub(super) async fn dates(
         let pause = said(facts, &item.id).into_iter().find(|heard| heard.input.says == Said::Pause);
         let reply = replies.iter().find(|(to, _, _)| (&to.task, to.attempt) == (&item.task, item.attempt));
         let since = if item.task == TaskId::run() { pause.map(|heard| heard.at) } else { reply.map(|(_, _, at)| *at) };
-        Some((item.id.clone(), since?))
+        Some((item.id.clone(), since?.max(facts.restart.at)))
     };
     Ok(items.iter().filter_map(since).collect())
 }

@@ -15,8 +15,14 @@ use crate::wire::{Outcome, Plan, PlanTask, Restart, TaskId};
 pub(super) type Refusal = String;
 
 /// The beginning of the next generation; with `from`, that task is done again whatever came of it. `plan` is the plan in
-/// force from now on, which may be another one than before.
-pub(super) fn restart(facts: &Facts, plan: Option<&Plan>, from: Option<&TaskId>) -> Result<Restart, Refusal> {
+/// force from now on, which may be another one than before. `completed` says that the run ended well: an answer alone does
+/// not, when people did not approve it.
+pub(super) fn restart(
+    facts: &Facts,
+    plan: Option<&Plan>,
+    from: Option<&TaskId>,
+    completed: bool,
+) -> Result<Restart, Refusal> {
     let messages = facts.requests.len();
     let spent = facts.usages();
     let (Some(plan), false) = (plan, from == Some(&TaskId::plan())) else {
@@ -41,8 +47,7 @@ pub(super) fn restart(facts: &Facts, plan: Option<&Plan>, from: Option<&TaskId>)
         None => {}
     }
     let waiting = plan.tasks.iter().any(|task| facts.newest(&task.id) == 0);
-    let answered = facts.result(&answer, newest(&answer)).is_some_and(|reply| completed(&reply.outcome));
-    if again.is_empty() && !waiting && answered && from.is_none() {
+    if again.is_empty() && !waiting && completed && from.is_none() {
         return Err("everything in it is done; name the task to do again with --from".into());
     }
     first.extend(again.into_iter().map(|id| (id.clone(), above(&id))));
@@ -64,7 +69,7 @@ fn plan_anew(facts: &Facts) -> BTreeMap<TaskId, u32> {
 /// What must be done again because of a task: itself when it has no good reply, or what its faults are about.
 fn undone(facts: &Facts, plan: &Plan, task: &PlanTask, attempt: u32) -> Vec<TaskId> {
     match facts.result(&task.id, attempt) {
-        Some(reply) if !completed(&reply.outcome) || gates::refused(facts, &task.id, attempt) => vec![task.id.clone()],
+        Some(reply) if !is_good(&reply.outcome) || gates::refused(facts, &task.id, attempt) => vec![task.id.clone()],
         Some(reply) if rejects(reply) => {
             let faulty = targets(plan, task);
             if faulty.is_empty() { vec![task.id.clone()] } else { faulty }
@@ -73,7 +78,7 @@ fn undone(facts: &Facts, plan: &Plan, task: &PlanTask, attempt: u32) -> Vec<Task
     }
 }
 
-fn completed(outcome: &Outcome) -> bool {
+fn is_good(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Completed { .. })
 }
 

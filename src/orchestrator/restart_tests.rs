@@ -72,7 +72,7 @@ fn ask(facts: &mut Facts, task: &TaskId, attempt: u32) {
 /// What the new generation asks for until it is complete, if every attempt succeeds.
 fn done_again(mut facts: Facts, from: Option<&TaskId>) -> Vec<(String, u32)> {
     let plan = facts.plan.clone();
-    facts.restart = restart(&facts, plan.as_ref(), from).unwrap();
+    facts.restart = restart(&facts, plan.as_ref(), from, false).unwrap();
     let mut asked = Vec::new();
     for _ in 0..100 {
         let jobs = match next(&facts, &Rules::default()) {
@@ -122,18 +122,20 @@ fn a_task_that_is_named_is_done_again_with_all_that_builds_on_it() {
     let all: Vec<_> = (1..=4).map(|number| (id(number), 1, good())).collect();
     let all = [all, vec![(TaskId::answer(), 1, good())]].concat();
     let whole = || facts(&plan(), &all);
-    let refusal = |from: Option<TaskId>| restart(&whole(), Some(&plan()), from.as_ref()).unwrap_err();
+    let refusal = |from: Option<TaskId>| restart(&whole(), Some(&plan()), from.as_ref(), true).unwrap_err();
     assert!(refusal(None).contains("--from"), "{}", refusal(None));
     assert!(refusal(Some(id(9))).contains("t1, t2, t3, t4"), "{}", refusal(Some(id(9))));
     assert_eq!(done_again(whole(), Some(&id(4))), named(&[("t4", 2), ("answer", 2)]));
     assert_eq!(done_again(whole(), Some(&id(2))), named(&[("t2", 2), ("t3", 2), ("t4", 2), ("answer", 2)]));
     assert_eq!(done_again(whole(), Some(&TaskId::answer())), named(&[("answer", 2)]));
+    // An answer that nobody approved is no end.
+    assert_eq!(done_again(whole(), None), named(&[("answer", 2)]));
 }
 
 #[test]
 fn a_new_plan_does_not_inherit_the_old_one_s_work() {
     let all: Vec<_> = (1..=4).map(|number| (id(number), 1, good())).collect();
-    let restart = restart(&facts(&plan(), &all), Some(&plan()), Some(&TaskId::plan())).unwrap();
+    let restart = restart(&facts(&plan(), &all), Some(&plan()), Some(&TaskId::plan()), true).unwrap();
     assert_eq!(restart.messages, 4);
     assert!((1..=4).all(|number| restart.first[&id(number)] == 2), "{restart:?}");
     assert_eq!(restart.first[&TaskId::plan()], 1);

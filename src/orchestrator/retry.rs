@@ -70,7 +70,8 @@ async fn begin(of: &Orchestrator, asked: &Asked, recorded: Recorded) -> Result<O
     };
     let in_force = changed.as_ref().or(facts.plan.as_ref());
     let at = of.bus.server_now().await?;
-    let restart = Restart { at, ..restart(&facts, in_force, asked.from.as_ref()).map_err(refused)? };
+    let completed = record.status == RunStatus::Completed;
+    let restart = Restart { at, ..restart(&facts, in_force, asked.from.as_ref(), completed).map_err(refused)? };
     let mut generation = record.generation + 1;
     let plan = match &changed {
         Some(plan) => {

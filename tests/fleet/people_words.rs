@@ -120,3 +120,38 @@ async fn an_answer_at_any_moment_of_parking_is_heard() {
     }
     server.assert_nothing_left().await;
 }
+
+/// What was never decided waits anew, for its whole time, when the run is tried again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retried_run_waits_for_its_whole_time_again() {
+    const WITHIN_S: u64 = 4;
+    let (server, _fleet) = fleet().await;
+    let run = submit(&server, json!({ "approve": "all", "within_s": WITHIN_S })).await;
+    let waits = async |item: &str| {
+        until(&format!("{item} to wait"), async || {
+            server.view(run.as_str()).await.waiting.iter().any(|one| one.item.as_str() == item)
+        })
+        .await;
+    };
+    waits("planx1").await;
+    assert_eq!(status(&says(&server, "approve", &run, "planx1", "ann").await), "approved");
+    waits("t1x1").await;
+    assert_eq!(control(&server, "cancel", json!(run.as_str())).await.error_code(), "");
+    assert_eq!(over(&server, &run).await, RunStatus::Canceled);
+    // Longer than the item may wait.
+    tokio::time::sleep(Duration::from_secs(WITHIN_S + 1)).await;
+    let again = control(&server, "retry", json!(run.as_str())).await;
+    assert_eq!(again.error_code(), "", "{}", again.text());
+    for item in ["t1x1", "t2x1"] {
+        waits(item).await;
+        assert_eq!(status(&says(&server, "approve", &run, item, "ann").await), "approved");
+    }
+    until("the answer to be waited for", async || !server.view(run.as_str()).await.waiting.is_empty()).await;
+    // Nobody approves the answer, and the next generation makes it again.
+    assert_eq!(over(&server, &run).await, RunStatus::Failed);
+    let again = control(&server, "retry", json!(run.as_str())).await;
+    assert_eq!(again.error_code(), "", "{}", again.text());
+    until("the next answer to be waited for", async || !server.view(run.as_str()).await.waiting.is_empty()).await;
+    assert_eq!(status(&control(&server, "approve", json!({ "run": run, "by": "ann" })).await), "approved");
+    assert_eq!(over(&server, &run).await, RunStatus::Completed);
+}
