@@ -3,7 +3,8 @@
 
 use std::io::BufRead;
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{FlushArg, tcflush};
@@ -17,14 +18,14 @@ const LINE_BYTES_MAX: usize = 4 * 1024;
 /// A line to come.
 pub(super) struct Line {
     told: oneshot::Receiver<Option<String>>,
-    wanted: Arc<Mutex<bool>>,
+    wanted: Arc<AtomicBool>,
 }
 
 impl Line {
     /// Begins to read a line. What was typed before is forgotten: it was no answer to what is asked now.
     pub(super) fn read() -> Self {
         let _ = tcflush(std::io::stdin().as_fd(), FlushArg::TCIFLUSH);
-        let wanted = Arc::new(Mutex::new(true));
+        let wanted = Arc::new(AtomicBool::new(true));
         let (tell, told) = oneshot::channel();
         let still = wanted.clone();
         // A thread of its own: a read of the terminal cannot be canceled, and must not hold up the end of the process.
@@ -47,23 +48,22 @@ impl Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        self.wanted.store(false, Ordering::SeqCst);
     }
 }
 
 /// Reads a line if one is there. The outer nothing says that none is wanted, the inner one that none is there yet.
-fn look(wanted: &Mutex<bool>) -> Option<Option<Option<String>>> {
+fn look(wanted: &AtomicBool) -> Option<Option<Option<String>>> {
     let stdin = std::io::stdin();
     let mut ready = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
     let heard = poll(&mut ready, PollTimeout::from(LOOK_MS)).unwrap_or(0) > 0;
-    // Held while it is read: a terminal gives whole lines, so this takes no time, and who drops the line knows that it is over.
-    let wanted = wanted.lock().unwrap_or_else(PoisonError::into_inner);
-    if !*wanted {
+    if !wanted.load(Ordering::SeqCst) {
         return None;
     }
     if !heard {
         return Some(None);
     }
+    // A terminal gives whole lines, so this takes no time.
     let mut line = Vec::new();
     let read = std::io::Read::take(stdin.lock(), LINE_BYTES_MAX as u64).read_until(b'\n', &mut line);
     Some(Some(read.ok().filter(|bytes| *bytes > 0).map(|_| String::from_utf8_lossy(&line).trim().to_owned())))
