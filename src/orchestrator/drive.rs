@@ -172,7 +172,7 @@ impl<'a> Drive<'a> {
     async fn prepare(&mut self) -> Result<(), StoreError> {
         self.tell(EventKind::Claimed, self.of.name.clone()).await;
         if !self.lease.fresh {
-            self.fill_history().await?;
+            self.take_over().await?;
         }
         self.begin_watch().await
     }

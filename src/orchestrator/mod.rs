@@ -34,6 +34,7 @@ mod retry;
 mod send;
 mod sweep;
 mod synthesis;
+mod takeover;
 mod tenancy;
 mod tenants;
 mod view;

@@ -10,7 +10,7 @@ use super::claim::Lost;
 use super::deadline::Deadline;
 use super::dispatch::Dispatch;
 use super::drive::{Drive, Sent};
-use super::loops::LoopBounds;
+use super::loops::{LoopBounds, LoopFound};
 use super::next::{Attempts, Job};
 use crate::bus::clock::{nanos, since};
 use crate::bus::{BusError, Outgoing, Point, Queue};
@@ -28,6 +28,9 @@ const ALARM_SOON_S: u64 = 10;
 const ALARM_LEAD_S: u64 = 2;
 /// A wake that is later than any other.
 const FAR_S: u64 = 24 * 3600;
+
+/// A task with its request, and whether that is in the history already.
+type Made = (Job, Task, Message, bool);
 
 /// Why tasks were not sent.
 pub(super) enum Unsent {
@@ -78,27 +81,43 @@ impl Drive<'_> {
         };
         let granted = granted.into_iter().chain(vec![Some(Allowance::default()); people.len()]);
         let dispatch = self.dispatch(&attempts);
-        // Those without a budget wait until something is given back.
+        // Those without a budget wait until something of the run's is given back.
         let funded = made.into_iter().chain(people).zip(granted).filter_map(|((job, task, known), budget)| {
             let task = Task { budget: Some(budget?).filter(|_| !job.is_for_people()), ..task };
             let message = dispatch.message(&task);
             Some((job, task, message, known))
         });
-        let tasks: Vec<(Job, Task, Message, bool)> = funded.collect();
-        let bounds = self.loop_bounds();
+        let (tasks, refused) = self.admitted(funded.collect());
+        let people = tasks.iter().any(|(job, ..)| job.is_for_people());
+        match refused {
+            // What is under way was paid for, and may finish; after that the same message is refused again.
+            Some(found) if tasks.is_empty() && self.open().next().is_none() => Ok(Err(Unsent::Failed(found.into()))),
+            _ => self.publish(tasks, now).await.map(|()| Ok(people)),
+        }
+    }
+
+    /// Those of `tasks` that may be sent: all, or when one of them would be a loop or one too many, those alone that were asked
+    /// for before.
+    fn admitted(&mut self, mut tasks: Vec<Made>) -> (Vec<Made>, Option<LoopFound>) {
         self.loops.catch_up(self.facts.messages());
-        for (_, _, message, _) in tasks.iter().filter(|(.., known)| !known) {
-            if let Err(found) = self.loops.admit(message, bounds) {
-                return Ok(Err(Unsent::Failed(found.into())));
+        let (mut loops, bounds) = (self.loops.clone(), self.loop_bounds());
+        let mut new = tasks.iter().filter(|(_, _, _, known)| !known);
+        match new.try_for_each(|(_, _, message, _)| loops.admit(message, bounds)) {
+            Ok(()) => {
+                self.loops = loops;
+                (tasks, None)
+            }
+            Err(found) => {
+                tasks.retain(|(_, _, _, known)| *known);
+                (tasks, Some(found))
             }
         }
-        let people = tasks.iter().any(|(job, ..)| job.is_for_people());
-        self.publish(tasks, now).await.map(|()| Ok(people))
     }
 
     /// Publishes history entries and tasks, all of them before the first acknowledgement is awaited; of a question to a person
-    /// the entry alone. A task whose time has not come goes to the schedule, which brings it to its queue whoever is alive then. `now` is the server's.
-    async fn publish(&mut self, tasks: Vec<(Job, Task, Message, bool)>, now: i64) -> Result<(), StoreError> {
+    /// the entry alone. A task whose time has not come goes to the schedule, which brings it to its queue whoever is alive
+    /// then. `now` is the server's.
+    async fn publish(&mut self, tasks: Vec<Made>, now: i64) -> Result<(), StoreError> {
         let mut outgoing = Vec::with_capacity(2 * tasks.len());
         for (job, task, message, known) in &tasks {
             outgoing.push(self.of.store.runs.history_message(message));
@@ -143,35 +162,7 @@ impl Drive<'_> {
         Ok(())
     }
 
-    /// What was done was asked for: an entry of the history whose write failed while its task got through is written now.
-    pub(super) async fn fill_history(&mut self) -> Result<(), StoreError> {
-        let missing = |reply: &&Reply| {
-            matches!(reply.outcome, Outcome::Completed { .. })
-                && self.facts.request_of(&reply.task, reply.attempt).is_none()
-        };
-        let done: Vec<&Reply> = self.facts.results.values().filter(missing).collect();
-        if done.is_empty() {
-            return Ok(());
-        }
-        let attempts = self.attempts();
-        let dispatch = self.dispatch(&attempts);
-        let mut entries = Vec::new();
-        for reply in done {
-            let (task, role, attempt) = (reply.task.clone(), reply.role, reply.attempt);
-            let job = Job { task, role, attempt, delay: Duration::ZERO };
-            entries.push(dispatch.message(&dispatch.task(&job, self.of.limit(role))));
-        }
-        for message in entries {
-            match self.of.bus.store(self.of.store.runs.history_message(&message)).await {
-                Ok(revision) => self.facts.requests.push(HistoryEntry { message, revision, at: 0 }),
-                Err(BusError::Taken { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
-    }
-
-    fn dispatch<'a>(&'a self, attempts: &'a Attempts) -> Dispatch<'a> {
+    pub(super) fn dispatch<'a>(&'a self, attempts: &'a Attempts) -> Dispatch<'a> {
         let (root, run, Budget { tasks: tasks_max, depth: depth_max, .. }) =
             (&self.of.bus.root, &self.lease.run, self.budget());
         Dispatch { root, run, facts: &self.facts, attempts, tasks_max, depth_max }
@@ -197,7 +188,7 @@ impl Drive<'_> {
         job.delay.saturating_sub(since(now, self.asked_at(job, now)))
     }
 
-    fn deadline(&self, job: &Job, now: i64, paused_until: i64) -> Deadline {
+    pub(super) fn deadline(&self, job: &Job, now: i64, paused_until: i64) -> Deadline {
         Deadline::of(self.asked_at(job, now), job.delay, self.of.limit(job.role), paused_until)
     }
 

@@ -67,6 +67,7 @@ mod snapshot;
 mod sources;
 mod state;
 mod story;
+mod takeover;
 mod tenants;
 mod tool;
 mod up;
