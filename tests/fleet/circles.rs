@@ -141,6 +141,29 @@ async fn a_coder_who_tries_something_new_each_time_ends_at_the_rework_bound() {
     assert_eq!((whole.attempts("t1"), whole.attempts("t2")), (4, 4), "{whole:?}");
 }
 
+/// An attempt that fails by itself is no rework: the bound is reached by those that were sent back.
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_in_between_are_no_rework() {
+    let written = |attempt| code(attempt, attempt, false);
+    let broken = |attempt| {
+        let mut rule = written(attempt);
+        rule["fault"] = json!({ "kind": "malformed" });
+        rule
+    };
+    let circle = Circle {
+        rules: vec![coder_and_qa(), written(1), broken(2), written(3), broken(4), written(5), written(6)],
+        roles: vec![Role::Planner, Role::Coder, Role::Qa],
+        settings: Vec::new(),
+        kill_at: (Role::Coder, 5),
+    };
+    let whole = circle.run(false).await;
+    assert_eq!(whole.failure.kind, FailureKind::ReworkExhausted, "{whole:?}");
+    assert!(whole.failure.message.contains("after 4 attempts (rework_max 3)"), "{}", whole.failure);
+    assert_eq!((whole.attempts("t1"), whole.attempts("t2")), (6, 4), "{whole:?}");
+    let taken_over = circle.run(true).await;
+    assert_eq!((whole.failure.kind, &whole.asked), (taken_over.failure.kind, &taken_over.asked));
+}
+
 /// The same, with an answer to what the reviewer found in the attempt before.
 fn answering(mut rule: Value, attempt: u32) -> Value {
     if attempt > 1 {
@@ -235,17 +258,27 @@ async fn a_message_too_far_from_the_goal_is_refused() {
 /// A plan whose tasks are the planner's own: they are answered in prose, once each, and nothing plans again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_planner_that_plans_itself_plans_once() {
-    let server = TestServer::start().await;
-    let mut plan = plan_rule(&[(Role::Planner, &[]), (Role::Planner, &[1]), (Role::Planner, &[2])]);
-    plan["match"]["user_contains"] = "Make a plan for this goal".into();
-    let again = json!({ "tasks": [{ "id": "t1", "role": "planner", "description": "plan it", "depends_on": [] }] });
-    let prose = text_rule(Role::Planner, 0, &again.to_string());
-    let story = script(&[plan, prose, text_rule(Role::Synthesizer, 0, "It is planned.")]);
-    let _fleet = cast(&server, &story, &[Role::Orchestrator, Role::Planner, Role::Synthesizer]).await;
-    let run = submit(&server, "make it").await;
-    assert_eq!(ended(&server, &run).await.status, RunStatus::Completed, "{:?}", result(&server, &run).await);
-    let asked: Vec<String> = asked(&server, &run).await.into_iter().map(|(task, ..)| task).collect();
-    assert_eq!(asked, ["plan", "t1", "t2", "t3", "answer"]);
-    assert_eq!(server.store.runs.plan(&run, 1).await.unwrap().unwrap().tasks.len(), 3);
-    server.assert_nothing_left().await;
+    for kill in [false, true] {
+        let server = TestServer::start().await;
+        let mut plan = plan_rule(&[(Role::Planner, &[]), (Role::Planner, &[1]), (Role::Planner, &[2])]);
+        plan["match"]["user_contains"] = "Make a plan for this goal".into();
+        let again = json!({ "tasks": [{ "id": "t1", "role": "planner", "description": "plan it", "depends_on": [] }] });
+        let prose = text_rule(Role::Planner, LATENCY_MS, &again.to_string());
+        let story = script(&[plan, prose, text_rule(Role::Synthesizer, 0, "It is planned.")]);
+        let mut orchestrators = cast(&server, &story, &[Role::Orchestrator]).await;
+        let _workers = cast(&server, &story, &[Role::Planner, Role::Synthesizer]).await;
+        let events = Ear::on(&server, "oarlock.event.>").await;
+        let run = submit(&server, "make it").await;
+        if kill {
+            events.event(EventKind::Started, Some(Role::Planner), 3).await;
+            orchestrators.remove(0).kill_9();
+            orchestrators = cast(&server, &story, &[Role::Orchestrator]).await;
+        }
+        assert_eq!(ended(&server, &run).await.status, RunStatus::Completed, "{:?}", result(&server, &run).await);
+        let asked: Vec<String> = asked(&server, &run).await.into_iter().map(|(task, ..)| task).collect();
+        assert_eq!(asked, ["plan", "t1", "t2", "t3", "answer"]);
+        assert_eq!(server.store.runs.plan(&run, 1).await.unwrap().unwrap().tasks.len(), 3);
+        server.assert_nothing_left().await;
+        drop(orchestrators);
+    }
 }
