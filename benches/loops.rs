@@ -20,7 +20,9 @@ const BEFORE: usize = 80;
 const CHECKS: usize = 2_000;
 /// The same, of detectors that have compared nothing yet.
 const TAKEOVERS: usize = 200;
-/// What one check may take, at the median, in microseconds.
+/// Words of the longest message that can be: 16 KiB.
+const LONGEST_WORDS: usize = 3_276;
+/// What one check may take, at the median, in microseconds: above that a busy machine is measured.
 const CHECK_US_MAX: f64 = 50.0;
 /// Words of a long message.
 const LONG_WORDS: usize = 200;
@@ -37,6 +39,8 @@ fn main() {
     time("a question of 200 words, the same two parties and task", long);
     let nearly = |number: usize| message(MessageType::Question, 1, &nearly(number), 0);
     time("the same, six words of each its own", nearly);
+    let longest = |number: usize| message(MessageType::Question, 1, &words(number, LONGEST_WORDS), 0);
+    time("a question of 16 KiB, the same two parties and task", longest);
 }
 
 /// Text that has words in common with all others, and is like none of them.

@@ -10,10 +10,12 @@ use crate::wire::{ContentHash, Message, MessageType, Party, TaskId, limits};
 
 /// Words in a row that make one shingle.
 const SHINGLE_WORDS: usize = 3;
-/// Shingles of one message that are kept, those with the smallest hashes: all of a short one.
-const SKETCH_SHINGLES: usize = 128;
+/// Bins of a sketch. Each shingle falls into one, and each bin keeps the smallest: as good as so many drawn by lot.
+const SKETCH_BINS: usize = 128;
+/// Bytes of a message in which likeness is looked for, from its beginning: what one look costs is bounded by it.
+const LIKENESS_BYTES_MAX: usize = 4 * 1024;
 /// Shared shingles of 100 in either that make two texts nearly the same: one word in some sixty.
-const ALIKE_PERCENT: usize = 90;
+const ALIKE_PERCENT: u32 = 90;
 /// Bytes of one message that an error shows.
 const SHOWN_BYTES: usize = 80;
 /// What stands for a number, an id, a hash or a time.
@@ -41,8 +43,8 @@ struct Likeness {
     words: u64,
     /// The words in lower case, numbers, ids, hashes and times left out.
     normal: u64,
-    /// The smallest of their shingles, sorted, each once.
-    shingles: Vec<u64>,
+    /// The smallest shingle of each bin, 0 where there is none.
+    sketch: Box<[u32; SKETCH_BINS]>,
 }
 
 impl Print {
@@ -68,7 +70,9 @@ impl Print {
 
     /// The same parties say the same about the same input, to the letter.
     pub(super) fn same(&self, other: &Self) -> bool {
-        self.comparable(other) && (self.content == other.content || self.likeness().words == other.likeness().words)
+        let whole = self.content.len().max(other.content.len()) <= LIKENESS_BYTES_MAX;
+        let alike = || whole && self.likeness().words == other.likeness().words;
+        self.comparable(other) && (self.content == other.content || alike())
     }
 
     /// The same parties say nearly the same about the same input.
@@ -80,7 +84,7 @@ impl Print {
             return true;
         }
         let (one, two) = (self.likeness(), other.likeness());
-        one.normal == two.normal || alike(&one.shingles, &two.shingles)
+        one.normal == two.normal || alike(&one.sketch, &two.sketch)
     }
 
     fn comparable(&self, other: &Self) -> bool {
@@ -88,7 +92,8 @@ impl Print {
     }
 
     fn likeness(&self) -> &Likeness {
-        self.likeness.get_or_init(|| Likeness::of(&self.content))
+        let end = self.content.floor_char_boundary(LIKENESS_BYTES_MAX);
+        self.likeness.get_or_init(|| Likeness::of(&self.content[..end]))
     }
 }
 
@@ -115,11 +120,13 @@ impl Likeness {
         let combined =
             |words: &[u64]| words.iter().fold(FNV.0, |hash, word| (hash ^ word).wrapping_mul(FNV.1).rotate_left(23));
         let size = SHINGLE_WORDS.min(normal.len()).max(1);
-        let mut shingles: Vec<u64> = normal.windows(size).map(combined).collect();
-        shingles.sort_unstable();
-        shingles.dedup();
-        shingles.truncate(SKETCH_SHINGLES);
-        Self { words, normal: combined(&normal), shingles }
+        let mut sketch = Box::new([0; SKETCH_BINS]);
+        for shingle in normal.windows(size).map(combined) {
+            let (bin, lot) = lot(shingle);
+            let kept: &mut u32 = &mut sketch[bin];
+            *kept = if *kept == 0 { lot } else { lot.min(*kept) };
+        }
+        Self { words, normal: combined(&normal), sketch }
     }
 }
 
@@ -144,20 +151,27 @@ pub(in crate::orchestrator) fn normal(text: &str) -> u64 {
     Likeness::of(text).normal
 }
 
-/// Whether of the shingles that either has, both share [`ALIKE_PERCENT`] (the measure of Jaccard), judged by the smallest
-/// [`SKETCH_SHINGLES`] of them, which are as good as drawn by lot. Texts that are not alike show it early.
-fn alike(one: &[u64], two: &[u64]) -> bool {
-    let (mut left, mut right, mut seen, mut alone) = (0, 0, 0, 0);
-    let alone_max = SKETCH_SHINGLES * (100 - ALIKE_PERCENT) / 100;
-    while left < one.len() && right < two.len() && seen < SKETCH_SHINGLES && alone <= alone_max {
-        let order = one[left].cmp(&two[right]);
-        left += usize::from(order.is_le());
-        right += usize::from(order.is_ge());
-        alone += usize::from(order.is_ne());
-        seen += 1;
+/// The bin of a shingle, and what it is compared by there, never 0.
+fn lot(shingle: u64) -> (usize, u32) {
+    let mut hash = shingle;
+    // The last step of MurmurHash3: every bit of the words has a part in every bit.
+    for multiplier in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
+        hash = (hash ^ (hash >> 33)).wrapping_mul(multiplier);
     }
-    let rest = (one.len() - left + two.len() - right).min(SKETCH_SHINGLES - seen);
-    (alone + rest) * 100 <= (seen + rest) * (100 - ALIKE_PERCENT)
+    hash ^= hash >> 33;
+    let [.., bin] = hash.to_be_bytes();
+    (usize::from(bin) % SKETCH_BINS, u32::try_from(hash >> 32).unwrap_or(u32::MAX) | 1)
+}
+
+/// Whether of the shingles that either has, both share [`ALIKE_PERCENT`] (the measure of Jaccard), judged by those that are
+/// kept. Without a branch, so that it takes as long for all texts, and not long.
+fn alike(one: &[u32; SKETCH_BINS], two: &[u32; SKETCH_BINS]) -> bool {
+    let (mut both, mut either) = (0, 0);
+    for (left, right) in one.iter().zip(two) {
+        both += u32::from(left == right && *left != 0);
+        either += u32::from(left | right != 0);
+    }
+    both * 100 >= either * ALIKE_PERCENT
 }
 
 #[cfg(test)]
@@ -166,7 +180,7 @@ mod tests {
 
     fn near(one: &str, two: &str) -> bool {
         let (one, two) = (Likeness::of(one), Likeness::of(two));
-        one.normal == two.normal || alike(&one.shingles, &two.shingles)
+        one.normal == two.normal || alike(&one.sketch, &two.sketch)
     }
 
     #[test]
@@ -197,5 +211,28 @@ mod tests {
         other[90] = "different".into();
         other[100] = "indeed".into();
         assert!(!near(&long.join(" "), &other.join(" ")), "four words of 120");
+    }
+
+    /// The measure that is drawn by lot stays near the true one, however long the texts are.
+    #[test]
+    fn the_sketch_tells_alike_from_not_alike_in_texts_of_all_lengths() {
+        let text = |from: usize, to: usize| {
+            let letters = |number: usize| number.to_string().bytes().map(|digit| char::from(digit + 49)).collect();
+            (from..to).map(letters).collect::<Vec<String>>().join(" ")
+        };
+        for size in [100, 200, 400, 800, 1_200] {
+            let part = |percent: usize| size * percent / 100;
+            assert!(near(&text(0, size), &text(part(1), size)), "99 of 100 of {size} words");
+            assert!(!near(&text(0, size), &text(part(20), size + part(20))), "80 of 120 of {size} words");
+            assert!(!near(&text(0, size), &text(size, 2 * size)), "nothing of {size} words");
+        }
+    }
+
+    #[test]
+    fn of_a_long_message_the_beginning_is_looked_at_and_the_same_is_the_same_to_its_end() {
+        let print = |text: &str| Print::of(&super::super::tests::request(1, text));
+        let long = "word ".repeat(LIKENESS_BYTES_MAX / 5 + 1);
+        let (one, two) = (print(&format!("{long} one")), print(&format!("{long} two")));
+        assert!(one.alike(&two) && !one.same(&two) && one.same(&one.clone()));
     }
 }
