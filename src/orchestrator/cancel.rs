@@ -10,7 +10,7 @@ use super::next::attempts;
 use super::{Orchestrator, finish};
 use crate::bus::Point;
 use crate::store::Stored;
-use crate::wire::{Outcome, Reply, Role, RunId, RunRecord, RunStatus, TaskId};
+use crate::wire::{Outcome, Party, Reply, Role, RunId, RunRecord, RunStatus, TaskId};
 
 /// Said when nobody gave a reason.
 const REASON: &str = "somebody canceled it";
@@ -87,6 +87,10 @@ fn in_force(of: &Orchestrator, facts: &Facts, task: &TaskId) -> Result<(Role, u3
         }
         None if *task == TaskId::plan() => Ok((Role::Planner, newest)),
         None if *task == TaskId::answer() => Ok((Role::Synthesizer, newest)),
-        None => Err(Refused::Because(404, format!("the run has no task {task}; `oarlock show` lists them"))),
+        // A question to a worker; without its answer its asker decides alone.
+        None => match facts.request_of(task, newest).map(|entry| entry.message.to) {
+            Some(Party::Role(role)) => Ok((role, newest)),
+            _ => Err(Refused::Because(404, format!("the run has no task {task}; `oarlock show` lists them"))),
+        },
     }
 }

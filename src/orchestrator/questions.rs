@@ -331,19 +331,21 @@ pub(super) fn told(facts: &Facts, task: &TaskId, attempt: u32) -> Vec<Told> {
         let newest = facts.newest(&id);
         let last = facts.results.range((id.clone(), 0)..=(id.clone(), newest)).next_back().map(|(_, reply)| reply);
         let (role, attempt, answer) = match (last, gates::answered(facts, task, asked)) {
-            (Some(reply), _) if reply.question().is_some() => {
-                (reply.role, reply.attempt, "There is no answer: it was met with questions alone.".to_owned())
-            }
-            (Some(reply), _) if reply.failure().is_none() => {
-                (reply.role, reply.attempt, format!("Answer: {}", reply.text()))
-            }
-            (Some(reply), _) => (reply.role, reply.attempt, format!("There is no answer: {}", reply.text())),
+            (Some(reply), _) => (reply.role, reply.attempt, outcome_in_words(reply)),
             (None, heard) => (Role::Orchestrator, 1, in_words(heard?)),
         };
         let text = format!("You asked {}: {}\n{answer}", question.to, question.text);
         Some(Told { question: id, role, attempt, text })
     });
     answered.collect()
+}
+
+fn outcome_in_words(reply: &Reply) -> String {
+    match &reply.outcome {
+        Outcome::Completed { content, .. } => format!("Answer: {content}"),
+        Outcome::Question(_) => "There is no answer: it was met with questions alone.".to_owned(),
+        Outcome::Failed { .. } | Outcome::Canceled { .. } => format!("There is no answer: {}", reply.text()),
+    }
 }
 
 fn in_words(heard: &Heard) -> String {

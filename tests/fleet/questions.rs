@@ -254,6 +254,27 @@ async fn who_cannot_be_asked_is_named_and_the_task_goes_on() {
     assert_eq!(failure.kind, FailureKind::InvalidInput);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canceled_question_has_no_answer_and_its_task_goes_on() {
+    let server = TestServer::start().await;
+    let mut endless = text_rule(Role::Researcher, 60_000, "At last.");
+    endless["match"]["task_id"] = "t1q1".into();
+    let rules = [
+        plan_rule(&[(Role::Documenter, &[])]),
+        ask_rule(Role::Documenter, "t1", 1, "researcher", "Which database?"),
+        endless,
+        answer_rule(Role::Documenter, "t1", "There is no answer: too slow", &json!("# It has none")),
+        text_rule(Role::Synthesizer, 0, "It is made."),
+    ];
+    let _fleet = fleet(&server, &rules, &[(Role::Documenter, "researcher")]).await;
+    let events = Ear::on(&server, "oarlock.event.>").await;
+    let run = submit(&server, json!({})).await;
+    events.event(EventKind::Started, Some(Role::Researcher), 1).await;
+    let canceled = control(&server, "cancel", json!({ "run": run, "task": "t1q1", "reason": "too slow" })).await;
+    assert_eq!(canceled.error_code(), "", "{}", canceled.text());
+    completed(&server, &run).await;
+}
+
 /// Whoever may ask nobody is asked as ever, and hears nothing of questions.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_hears_of_questions_in_a_run_that_nobody_attends() {
