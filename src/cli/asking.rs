@@ -12,10 +12,11 @@ use serde_json::{Value, json};
 use super::config::Config;
 use super::edit::{opened, place};
 use super::people::{decide, line, proposed, waiting};
+use super::questions::tell;
 use super::talk::is_quiet;
 use super::typed::Line;
 use crate::bus::Bus;
-use crate::wire::{ItemId, ItemView, RunId, TaskId};
+use crate::wire::{ItemId, ItemKind, ItemView, RunId, TaskId};
 
 /// How often it is looked at what waits, when no event tells of it.
 pub(super) const LOOK_S: u64 = 10;
@@ -68,6 +69,11 @@ impl Asking {
         self.open.as_ref().map(|question| &question.item.item)
     }
 
+    /// How what is asked now is answered from anywhere.
+    pub(super) fn left(&self) -> Option<String> {
+        self.open.as_ref().map(|question| how(&self.run, &question.item))
+    }
+
     /// What is typed to the open question; for ever nothing while there is none.
     pub(super) async fn typed(&mut self) -> Option<String> {
         match &mut self.open {
@@ -114,6 +120,11 @@ impl Asking {
 
     /// Puts the choice before the person.
     fn choose(&mut self, item: ItemView) -> String {
+        if item.kind == ItemKind::Question {
+            let words = format!("{}: your answer? An empty line lets it wait", item.item);
+            self.open = Some(Question { item, line: Line::read(), reason: false });
+            return words;
+        }
         let edit = if item.task == TaskId::plan() { ", [e]dit it" } else { "" };
         let words = format!("{}: [a]pprove, [r]eject{edit}, or let it [w]ait?", item.item);
         self.open = Some(Question { item, line: Line::read(), reason: false });
@@ -126,6 +137,12 @@ impl Asking {
         // The terminal is free for whatever comes next.
         drop(line);
         let text = typed.as_deref().unwrap_or("w");
+        if item.kind == ItemKind::Question {
+            return match typed.as_deref().map(str::trim).filter(|text| !text.is_empty()) {
+                Some(text) => self.tell(&item, text).await,
+                None => self.wait(item),
+            };
+        }
         let word = text.to_lowercase();
         match word.chars().next() {
             None if reason => vec![self.choose(item)],
@@ -137,13 +154,21 @@ impl Asking {
                 vec![words]
             }
             Some('e') if item.task == TaskId::plan() => self.edit(item).await,
-            Some('w') => {
-                let how = how(&self.run, &item.item);
-                self.settled.insert(item.item);
-                vec![format!("it waits: {how}")]
-            }
+            Some('w') => self.wait(item),
             _ => vec![self.choose(item)],
         }
+    }
+
+    fn wait(&mut self, item: ItemView) -> Vec<String> {
+        let how = how(&self.run, &item);
+        self.settled.insert(item.item);
+        vec![format!("it waits: {how}")]
+    }
+
+    /// Answers a question.
+    async fn tell(&mut self, item: &ItemView, text: &str) -> Vec<String> {
+        let told = tell(&self.bus, &self.run, Some(&item.item), &self.person.who, text).await;
+        self.told(item, told).await
     }
 
     /// Says it at the door.
@@ -151,7 +176,13 @@ impl Asking {
         request["run"] = json!(self.run);
         request["item"] = json!(item.item);
         request["by"] = json!(self.person.who);
-        match decide(&self.bus, verb, &request).await {
+        let said = decide(&self.bus, verb, &request).await;
+        self.told(item, said).await
+    }
+
+    /// What came of it, and what is asked next.
+    async fn told(&mut self, item: &ItemView, said: anyhow::Result<String>) -> Vec<String> {
+        match said {
             Ok(line) => {
                 self.settled.insert(item.item.clone());
                 std::iter::once(line).chain(self.look().await).collect()
@@ -161,7 +192,7 @@ impl Asking {
                 let mut lines = vec![format!("not done: {error:#}")];
                 lines.extend(self.look().await);
                 if self.open.is_none() {
-                    lines.push(format!("what waits still: {}", how(&self.run, &item.item)));
+                    lines.push(format!("what waits still: {}", how(&self.run, item)));
                 }
                 lines
             }
@@ -193,6 +224,10 @@ impl Asking {
 }
 
 /// How an item is answered from anywhere.
-pub(super) fn how(run: &RunId, item: &ItemId) -> String {
-    format!("oarlock approve {run}/{item}, or oarlock reject {run}/{item} --reason …")
+fn how(run: &RunId, item: &ItemView) -> String {
+    let id = &item.item;
+    match item.kind {
+        ItemKind::Question => format!("oarlock answer {run}/{id} TEXT"),
+        _ => format!("oarlock approve {run}/{id}, or oarlock reject {run}/{id} --reason …"),
+    }
 }

@@ -283,9 +283,9 @@ fn run_settings(file: &File, roles: &RoleSet) -> anyhow::Result<RunSettings> {
         return Err(usage("window_max must be 1 or more"));
     }
     let budgets = budgets(file, roles, exchanges_max)?;
-    let approve = Role::ALL.into_iter().filter(|role| roles.get(*role).approve).collect();
-    let rules = Rules { rework_max, no_progress_max, retries, approve };
-    Ok(RunSettings { rules, exchanges_max, hops_max, limits: times, budgets, window_max })
+    let gated = Role::ALL.into_iter().filter(|role| roles.get(*role).approve).collect();
+    let rules = Rules { rework_max, no_progress_max, retries };
+    Ok(RunSettings { gated, rules, exchanges_max, hops_max, limits: times, budgets, window_max })
 }
 
 fn stream_settings(file: &File) -> anyhow::Result<StreamSettings> {

@@ -6,28 +6,26 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::OnInterrupt;
-use super::asking::how;
 use super::cancel::cancel_run;
 use super::exit::{Exit, ended};
 use super::talk::say;
 use super::typed::Line;
 use crate::bus::Bus;
-use crate::wire::{ItemId, RunId};
+use crate::wire::RunId;
 
 /// How long the question waits for an answer before the run is left to the fleet.
 const ANSWER_WAIT_S_MAX: u64 = 60;
 
 /// Deals with the run as was chosen, and returns the error that ends the command. `kept` says whether the run can be looked
-/// at afterwards, `open` what the person was being asked about: that is left as it is, and how it is answered later is told.
+/// at afterwards, `open` how what the person was being asked about is answered later: that is left as it is.
 pub(super) async fn interrupted(
     bus: &Bus,
     run: &RunId,
     choice: Option<OnInterrupt>,
     kept: bool,
-    open: Option<&ItemId>,
+    open: Option<String>,
 ) -> anyhow::Error {
-    if let (Some(item), None | Some(OnInterrupt::Ask), true) = (open, choice, kept) {
-        let how = how(run, item);
+    if let (Some(how), None | Some(OnInterrupt::Ask), true) = (open, choice, kept) {
         return ended(Exit::Interrupted, format!("interrupted; run {run} waits for a person: {how}"));
     }
     let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();

@@ -15,7 +15,7 @@ use super::asking::{Asking, LOOK_S};
 use super::story::{first_line, tree};
 use super::talk::{is_quiet, on_err, plain, say, say_marked};
 use crate::store::Store;
-use crate::wire::{Event, EventKind, ItemId, Plan, Role, RunId, TaskId, TaskStatus, TaskView, one_line};
+use crate::wire::{Event, EventKind, Plan, Role, RunId, TaskId, TaskStatus, TaskView, one_line};
 
 /// Pace of the spinners.
 const TICK_MS: u64 = 120;
@@ -28,7 +28,7 @@ const LAST_EVENTS_MS: u64 = 300;
 
 /// A progress display that runs beside the wait for the result.
 pub(super) struct Progress {
-    shown: JoinHandle<Option<ItemId>>,
+    shown: JoinHandle<Option<String>>,
     finish: oneshot::Sender<()>,
 }
 
@@ -64,13 +64,13 @@ impl Progress {
                 }
             }
             screen.clear();
-            asking.as_ref().and_then(Asking::open).cloned()
+            asking.as_ref().and_then(Asking::left)
         });
         Self { shown, finish }
     }
 
-    /// Ends the display, after the last events had a moment to come. Gives what the person was being asked about.
-    pub(super) async fn stop(self) -> Option<ItemId> {
+    /// Ends the display, after the last events had a moment to come. Gives how what the person was being asked about is answered later.
+    pub(super) async fn stop(self) -> Option<String> {
         let Self { mut shown, finish } = self;
         let last = tokio::time::timeout(Duration::from_millis(LAST_EVENTS_MS), &mut shown).await;
         let open = match last {

@@ -278,7 +278,7 @@ pub(super) async fn wait_for_run(
             // In an editor Ctrl-C is the editor's.
             _ = tokio::signal::ctrl_c() => if !editing.load(Ordering::SeqCst) {
                 let open = progress.stop().await;
-                return Err(interrupted(bus, run, delivery.on_interrupt, delivery.kept, open.as_ref()).await);
+                return Err(interrupted(bus, run, delivery.on_interrupt, delivery.kept, open).await);
             },
         }
     };

@@ -87,6 +87,12 @@ impl Budgets {
         }
     }
 
+    /// When the time of a run is over, by the server's clock, in nanoseconds since 1970.
+    pub(super) fn time_over(&self, facts: &Facts) -> Option<i64> {
+        let time_s = self.of(&facts.goal.budget).time_s?;
+        Some(facts.time_began().saturating_add(nanos(Duration::from_secs(time_s))))
+    }
+
     fn ledger(&self, facts: &Facts) -> Ledger {
         let budget = self.of(&facts.goal.budget);
         let whole = Allowance { tokens: budget.tokens, cost_nano_usd: budget.usd.map(Usd::nano) };
@@ -168,10 +174,7 @@ impl Drive<'_> {
     /// Looks up when the run's time is over.
     pub(super) async fn begin_watch(&mut self) -> Result<(), StoreError> {
         let Some(time_s) = self.budget().time_s else { return Ok(()) };
-        let began = match self.facts.restart.at {
-            0 => self.facts.began,
-            at => at,
-        };
+        let began = self.facts.time_began();
         let now = self.of.bus.server_now().await?;
         let at = |part_ms: u64| {
             let end = began.saturating_add(nanos(Duration::from_millis(part_ms)));
@@ -180,6 +183,11 @@ impl Drive<'_> {
         self.watch.ends = at(time_s.saturating_mul(1_000));
         self.watch.warns = at(time_s.saturating_mul(10 * WARN_PERCENT));
         Ok(())
+    }
+
+    /// When the run's time is over, by the server's clock, in nanoseconds since 1970.
+    pub(super) fn time_over(&self) -> Option<i64> {
+        self.of.settings.budgets.time_over(&self.facts)
     }
 
     /// The failure of a run whose time is over.

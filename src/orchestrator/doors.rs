@@ -139,7 +139,8 @@ async fn accept(of: &Orchestrator, asked: &Asked, known: bool) -> Result<RunStat
     }
     let attachments = keep_attachments(&store, asked).await?;
     let (budget, gates, tenant) = (asked.goal.budget.clone(), asked.goal.gates, asked.goal.tenant.clone());
-    let goal = Goal { budget, gates, tenant, ..Goal::new(asked.goal.goal.clone(), attachments) };
+    let gated = of.settings.gated.clone();
+    let goal = Goal { budget, gates, gated, tenant, ..Goal::new(asked.goal.goal.clone(), attachments) };
     let (status, generation) = match store.runs.accept(&asked.run, &goal).await? {
         Accepted::New => {
             // The run before was removed a moment ago, and its files, which these were, with it.

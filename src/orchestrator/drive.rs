@@ -71,7 +71,7 @@ pub(super) struct Drive<'a> {
     /// What this holder has sent.
     pub(super) sent: HashMap<Try, Sent>,
     /// The run's own result, when somebody stored one meanwhile.
-    ended: Option<Reply>,
+    pub(super) ended: Option<Reply>,
     /// When the server shows this run to an orchestrator, whoever is alive then.
     pub(super) alarm: Option<Instant>,
     pub(super) watch: Watch,

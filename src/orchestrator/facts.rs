@@ -128,6 +128,14 @@ impl Facts {
         self.requests.iter().find(is_it)
     }
 
+    /// When the run's time began, by the server's clock, in nanoseconds since 1970: when its goal was stored, or tried again.
+    pub(super) fn time_began(&self) -> i64 {
+        match self.restart.at {
+            0 => self.began,
+            at => at,
+        }
+    }
+
     /// What the replies of each role cost, those that nobody has decided on included.
     pub(super) fn usages(&self) -> BTreeMap<Role, Usage> {
         let mut usages: BTreeMap<Role, Usage> = BTreeMap::new();

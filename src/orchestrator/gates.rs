@@ -6,7 +6,7 @@
 
 use super::facts::Facts;
 use super::next::{Attempts, Rules, rejects};
-use super::planning::proposed;
+use super::planning::{completed, proposed};
 use super::questions::Questions;
 use crate::store::{Heard, Store, StoreError};
 use crate::wire::{
@@ -74,11 +74,11 @@ pub(super) fn decided<'a>(facts: &'a Facts, task: &TaskId, attempt: u32) -> Opti
     if facts.inputs.is_empty() {
         return None;
     }
-    let gates = &facts.goal.gates;
+    let (gates, role) = (&facts.goal.gates, facts.result(task, attempt).map(|reply| reply.role));
     let mut votes: Vec<&Heard> = Vec::new();
     for heard in said(facts, &ItemId::of(task, attempt)) {
         match &heard.input.says {
-            Said::Lapse if gates.default == Otherwise::Approve => return Some((Decision::Approved, heard)),
+            Said::Lapse if otherwise(facts, role) == Otherwise::Approve => return Some((Decision::Approved, heard)),
             Said::Lapse => return Some((Decision::Unanswered, heard)),
             // A plan that cannot be one counts for nothing, whoever stored it.
             Said::Edit { plan } if *task != TaskId::plan() || plan.recheck().is_err() => continue,
@@ -116,9 +116,16 @@ fn reasons(votes: &[&&Heard]) -> String {
     limits::cut(&all.join("\n"), limits::REASON_BYTES_MAX)
 }
 
+/// What stands when nobody decides in time about a result of `role`: what the goal says, but never an approval where the
+/// operator wants one.
+pub(super) fn otherwise(facts: &Facts, role: Option<Role>) -> Otherwise {
+    let wanted = role.is_some_and(|role| facts.goal.gated.contains(&role));
+    if wanted { Otherwise::Reject } else { facts.goal.gates.default }
+}
+
 /// True when results of a task wait for people.
-fn asks(facts: &Facts, rules: &Rules, task: &TaskId, role: Role) -> bool {
-    rules.approve.contains(&role)
+fn asks(facts: &Facts, task: &TaskId, role: Role) -> bool {
+    facts.goal.gated.contains(&role)
         || match facts.goal.gates.approve {
             Approve::None => false,
             Approve::Plan => *task == TaskId::plan(),
@@ -127,9 +134,9 @@ fn asks(facts: &Facts, rules: &Rules, task: &TaskId, role: Role) -> bool {
 }
 
 /// False for a run that nobody said anything about and that asks nobody.
-pub(super) fn may_wait(facts: &Facts, rules: &Rules) -> bool {
+pub(super) fn may_wait(facts: &Facts) -> bool {
     !facts.inputs.is_empty()
-        || !rules.approve.is_empty()
+        || !facts.goal.gated.is_empty()
         || facts.goal.gates.approve != Approve::None
         || facts.goal.gates.ask
 }
@@ -153,9 +160,9 @@ pub(super) async fn dates(
 }
 
 /// Where a reply stands. A check that found faults needs nobody: its faults go back to their author.
-pub(super) fn gate<'a>(facts: &'a Facts, rules: &Rules, reply: &Reply) -> Gate<'a> {
+pub(super) fn gate<'a>(facts: &'a Facts, reply: &Reply) -> Gate<'a> {
     let completed = matches!(reply.outcome, Outcome::Completed { .. });
-    if !completed || rejects(reply) || !asks(facts, rules, &reply.task, reply.role) {
+    if !completed || rejects(reply) || !asks(facts, &reply.task, reply.role) {
         return Gate::Passed(None);
     }
     let decided = decided(facts, &reply.task, reply.attempt);
@@ -165,7 +172,7 @@ pub(super) fn gate<'a>(facts: &'a Facts, rules: &Rules, reply: &Reply) -> Gate<'
 /// All that waits for people now, a pause first. `attempts` are those in force.
 pub(super) fn items(facts: &Facts, attempts: &Attempts, rules: &Rules) -> Vec<Item> {
     let mut items: Vec<Item> = paused(facts).into_iter().collect();
-    let open = |reply: &&Reply| gate(facts, rules, reply) == Gate::Open;
+    let open = |reply: &&Reply| gate(facts, reply) == Gate::Open;
     let item = |reply: &Reply| Item::of(reply, ItemKind::Approval);
     let newest = |task: TaskId, from: u32| {
         let mut of_task = facts.results.range((task.clone(), from)..=(task, u32::MAX));
@@ -174,7 +181,7 @@ pub(super) fn items(facts: &Facts, attempts: &Attempts, rules: &Rules) -> Vec<It
     match &facts.plan {
         None => {
             let plan = newest(TaskId::plan(), facts.first(&TaskId::plan()));
-            items.extend(plan.filter(|reply| proposed(reply).is_ok()).filter(open).map(item));
+            items.extend(plan.filter(|reply| proposed(reply).and_then(completed).is_ok()).filter(open).map(item));
         }
         Some(plan) => {
             let in_force = |id: &TaskId| attempts.get(id).and_then(|attempt| facts.result(id, *attempt));

@@ -79,3 +79,15 @@ fn a_rejection_asks_the_planner_again_until_rework_max() {
     let strict = Rules { rework_max: 0, ..Rules::default() };
     assert!(matches!(next(&facts, &strict), Step::Fail(failure) if failure.kind == FailureKind::ReworkExhausted));
 }
+
+#[test]
+fn a_gate_of_the_operator_is_never_passed_by_default() {
+    let mut facts = gated(1, Otherwise::Approve);
+    facts.goal.gates.approve = Approve::None;
+    assert!(matches!(next(&facts, &Rules::default()), Step::Adopt(_)), "the goal asks nobody");
+    facts.goal.gated = vec![Role::Planner];
+    assert_eq!(next(&facts, &Rules::default()), Step::Wait);
+    facts.inputs.push(heard(0, "clock", Said::Lapse));
+    let Step::Fail(failure) = next(&facts, &Rules::default()) else { panic!("it went on") };
+    assert_eq!(failure.kind, FailureKind::Unanswered);
+}

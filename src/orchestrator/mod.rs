@@ -73,6 +73,8 @@ const UNREADABLE_S: u64 = 30;
 /// What an operator may choose about runs.
 #[derive(Clone, Debug, Default)]
 pub struct RunSettings {
+    /// Roles whose results wait for people, whatever the goal says; a run keeps those of the door that accepted it.
+    pub gated: Vec<Role>,
     /// Rework and retries.
     pub rules: Rules,
     /// Messages of one run; scaled with the plan when `None`.

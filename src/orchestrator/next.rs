@@ -5,7 +5,7 @@
 //! depends on a raised task is raised with it. A verdict about other bytes than those in force counts for nothing
 //! (`evidence`): its check is asked again.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use super::evidence::no_evidence;
@@ -42,20 +42,18 @@ pub enum Step {
 /// What decisions depend on beside the facts: the operator's choices.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// New attempts that a task may get because checks found faults.
+    /// New attempts that a task may get because checks found faults, and as many because people rejected it.
     pub rework_max: u32,
     /// Of these, attempts in a row that bring nothing new: no new file, no other outcome of the tests.
     pub no_progress_max: u32,
     /// What happens after failures, per role; the default for a role that is not named.
     pub retries: HashMap<Role, RetryPolicy>,
-    /// Roles whose results wait for people, whatever the goal says.
-    pub approve: HashSet<Role>,
 }
 
 impl Default for Rules {
     fn default() -> Self {
         let (rework_max, no_progress_max) = (limits::REWORK_MAX, limits::NO_PROGRESS_MAX);
-        Self { rework_max, no_progress_max, retries: HashMap::new(), approve: HashSet::new() }
+        Self { rework_max, no_progress_max, retries: HashMap::new() }
     }
 }
 
@@ -205,13 +203,15 @@ fn raised(situation: &Situation<'_>, task: &PlanTask) -> Result<Option<u32>, Fai
             let message = format!("{} found faults in task {}, and nobody can mend them: {text}", task.role, task.id);
             Err(Failure::never(FailureKind::ReworkExhausted, message))
         }
-        Outcome::Completed { .. } => match gates::gate(facts, rules, reply) {
+        Outcome::Completed { .. } => match gates::gate(facts, reply) {
             Gate::Passed(Some(Decision::Unanswered)) => {
                 Err(unanswered(facts, &format!("attempt {attempt} of task {}", task.id)))
             }
-            Gate::Passed(Some(Decision::Rejected(why))) => anew(situation, &task.id)
-                .map(Some)
-                .map_err(|attempts| rejected_for_good(&format!("task {}", task.id), attempts, rules, &why)),
+            Gate::Passed(Some(Decision::Rejected(why))) => {
+                anew(situation, &task.id, progress::rejected(facts, &task.id))
+                    .map(Some)
+                    .map_err(|attempts| rejected_for_good(&format!("task {}", task.id), attempts, rules, &why))
+            }
             _ => reworked(situation, task),
         },
     }
@@ -238,10 +238,10 @@ fn asked_again(situation: &Situation<'_>, task: &PlanTask, why: &str) -> Result<
 }
 
 /// The attempt that follows when the one in force is not good enough: above every attempt of whatever builds on the task, so
-/// that nothing made from the old work can count for the new. An error with the attempts made, when these are too many.
-fn anew(situation: &Situation<'_>, task: &TaskId) -> Result<u32, u32> {
-    let Situation { facts, plan, asked, rules, .. } = *situation;
-    let sent_back = progress::sent_back(facts, plan, task);
+/// that nothing made from the old work can count for the new. An error with how many were sent back, when these are too many:
+/// checks may send a task back `rework_max` times, and people as often again.
+fn anew(situation: &Situation<'_>, task: &TaskId, sent_back: u32) -> Result<u32, u32> {
+    let Situation { plan, asked, rules, .. } = *situation;
     match sent_back > rules.rework_max {
         true => Err(sent_back),
         false => Ok(newest_built_on(plan, task, |id| asked[id]) + 1),
@@ -259,7 +259,7 @@ fn reworked(situation: &Situation<'_>, task: &PlanTask) -> Result<Option<u32>, F
     };
     let Some(verdicts) = checks.iter().map(verdict).collect::<Option<Vec<&Reply>>>() else { return Ok(None) };
     let Some(no) = verdicts.into_iter().find(|reply| rejects(reply)) else { return Ok(None) };
-    let next = anew(situation, &task.id).map_err(|sent_back| {
+    let next = anew(situation, &task.id, progress::sent_back(facts, plan, &task.id)).map_err(|sent_back| {
         let (text, rework_max) = (limits::cut(no.text(), SHOWN_BYTES), rules.rework_max);
         let message = format!(
             "{} still finds faults in task {} after {sent_back} attempts (rework_max {rework_max}): {text}",
@@ -313,7 +313,7 @@ fn work_step(facts: &Facts, plan: &Plan, attempts: &Attempts, rules: &Rules) -> 
     let reply = |task: &PlanTask| facts.result(&task.id, attempts[&task.id]);
     let asks = |task: &&PlanTask| reply(task).is_some_and(|reply| reply.question().is_some());
     let pending: Vec<&PlanTask> = plan.tasks.iter().filter(|task| reply(task).is_none() || asks(task)).collect();
-    let waits = |task: &PlanTask| reply(task).is_some_and(|reply| gates::gate(facts, rules, reply) == Gate::Open);
+    let waits = |task: &PlanTask| reply(task).is_some_and(|reply| gates::gate(facts, reply) == Gate::Open);
     let waiting = plan.tasks.iter().any(waits);
     if pending.is_empty() {
         return if waiting { Step::Wait } else { answer_step(facts, attempts, rules) };
@@ -323,7 +323,7 @@ fn work_step(facts: &Facts, plan: &Plan, attempts: &Attempts, rules: &Rules) -> 
     let todo = Questions { facts, plan: Some(plan), rules }.todo(&askers, attempts);
     let wanted = |checked: bool| -> Vec<Job> {
         let unanswered = pending.iter().filter(|task| reply(task).is_none());
-        let ready = unanswered.filter(|task| is_ready(facts, plan, task, attempts, checked, rules));
+        let ready = unanswered.filter(|task| is_ready(facts, plan, task, attempts, checked));
         ready.map(|task| job(facts, rules, &task.id, task.role, attempts[&task.id])).collect()
     };
     // Two tasks can each wait for a check that waits for the other one; then what they depend on has to do.
@@ -340,10 +340,10 @@ fn work_step(facts: &Facts, plan: &Plan, attempts: &Attempts, rules: &Rules) -> 
 
 /// A task is ready when all that it depends on is done and approved, and, if `checked`, every check of these has passed, unless the
 /// check itself waits for the task. So no README is written for code that fails its tests.
-fn is_ready(facts: &Facts, plan: &Plan, task: &PlanTask, attempts: &Attempts, checked: bool, rules: &Rules) -> bool {
+fn is_ready(facts: &Facts, plan: &Plan, task: &PlanTask, attempts: &Attempts, checked: bool) -> bool {
     let good = |id: &TaskId| {
         let reply = attempts.get(id).and_then(|attempt| facts.result(id, *attempt));
-        let approved = |reply: &&Reply| gates::gate(facts, rules, reply) != Gate::Open;
+        let approved = |reply: &&Reply| gates::gate(facts, reply) != Gate::Open;
         reply.filter(approved).is_some_and(|reply| matches!(reply.outcome, Outcome::Completed { .. }))
     };
     if !task.depends_on.iter().all(good) {

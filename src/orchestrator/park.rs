@@ -12,7 +12,7 @@ use super::drive::Drive;
 use super::gates::{self, Item};
 use crate::bus::Point;
 use crate::bus::clock::{nanos, since};
-use crate::store::StoreError;
+use crate::store::{Heard, StoreError};
 use crate::wire::{Event, EventKind, Input, ItemId, ItemKind, Otherwise, RunStatus, Said, TaskId, limits};
 
 /// Pause before a reply is looked for again whose time is not known yet.
@@ -52,7 +52,7 @@ impl Drive<'_> {
     pub(super) async fn heed_people(&mut self) -> Result<Result<bool, Lost>, StoreError> {
         self.waits.next = None;
         let rules = &self.of.settings.rules;
-        if !gates::may_wait(&self.facts, rules) {
+        if !gates::may_wait(&self.facts) {
             return Ok(Ok(false));
         }
         let items = gates::items(&self.facts, &self.attempts(), rules);
@@ -69,7 +69,7 @@ impl Drive<'_> {
             let told = gates::said(&self.facts, &item.id);
             let escalated = told.iter().any(|heard| heard.input.says == Said::Escalated);
             if told.is_empty() && self.waits.told.insert(item.id.clone()) {
-                self.tell_of(&item, EventKind::Waiting, within).await;
+                self.tell_of(&item, EventKind::Waiting, since(self.over(until), now)).await;
             }
             match () {
                 () if now >= until => due.push((item, Said::Lapse)),
@@ -83,27 +83,45 @@ impl Drive<'_> {
         if !self.waits.dated {
             self.waits.next = Some(Instant::now() + Duration::from_millis(UNDATED_MS));
         }
-        self.say(due).await
+        self.say(due, now).await
     }
 
-    async fn say(&mut self, due: Vec<(Item, Said)>) -> Result<Result<bool, Lost>, StoreError> {
+    /// When a wait is over that may last until then: no later than the run's own time. By the server's clock.
+    fn over(&self, until: i64) -> i64 {
+        self.time_over().map_or(until, |over| over.min(until))
+    }
+
+    async fn say(&mut self, due: Vec<(Item, Said)>, now: i64) -> Result<Result<bool, Lost>, StoreError> {
         if due.is_empty() {
             return Ok(Ok(false));
         }
         if let Err(lost) = self.lease.hold(&self.of.store).await? {
             return Ok(Err(lost));
         }
+        let mut said = Vec::new();
         for (item, says) in due {
             let input = Input::new(item.id.clone(), &self.of.name, says);
             let kept = self.of.store.inputs.keep(&self.lease.run, &input).await?;
-            let left = Duration::from_secs(within_s(&self.facts, &item)) / 2;
             match input.says {
-                Said::Escalated if kept.is_some() => self.tell_of(&item, EventKind::Escalated, left).await,
+                Said::Escalated if kept.is_some() => {
+                    let began = self.waits.since.get(&item.id).copied().unwrap_or(now);
+                    let until = began.saturating_add(nanos(Duration::from_secs(within_s(&self.facts, &item))));
+                    self.tell_of(&item, EventKind::Escalated, since(self.over(until), now)).await;
+                }
                 Said::Lapse if kept.is_some() => self.tell_lapse(&item).await,
                 _ => {}
             }
+            said.push(input);
         }
         self.facts.hear(&self.of.store, &self.lease.run).await?;
+        // One that was said before and is damaged or removed since stays said: every holder finds its name taken.
+        for input in said {
+            if !gates::said(&self.facts, &input.item).iter().any(|heard| heard.input.says == input.says) {
+                tracing::warn!("{} of {} is taken, and cannot be read", input.says.name(), input.item);
+                let revision = self.facts.inputs.last().map_or(0, |heard| heard.revision);
+                self.facts.inputs.push(Heard { input, revision, at: now });
+            }
+        }
         Ok(Ok(true))
     }
 
@@ -126,8 +144,13 @@ impl Drive<'_> {
 
     async fn tell_lapse(&self, item: &Item) {
         let (run, id) = (&self.lease.run, &item.id);
-        let approved = item.task != TaskId::run() && self.facts.goal.gates.default == Otherwise::Approve;
-        let what = if approved { "it is approved" } else { "the run ends" };
+        let gated = (item.kind == ItemKind::Approval).then_some(item.role);
+        let goes_on = item.kind != ItemKind::Pause && gates::otherwise(&self.facts, gated) == Otherwise::Approve;
+        let what = match (goes_on, item.kind) {
+            (true, ItemKind::Question) => "it decides alone",
+            (true, _) => "it is approved",
+            (false, _) => "the run ends",
+        };
         let text = format!("nobody decided about {id} in time: {what}");
         let event = Event::of_task(run, &item.task, item.role, item.attempt, EventKind::Answered, &text);
         self.of.bus.tell(&event).await;
@@ -163,9 +186,10 @@ impl Drive<'_> {
             self.of.store.janitor.drop_alarm(&alarm).await?;
             return Ok(Err(lost));
         }
-        let known = (self.facts.results.len(), self.facts.inputs.len());
+        let known = (self.facts.results.len(), self.facts.undecided.len(), self.facts.inputs.len());
         self.reconcile().await?;
-        if (self.facts.results.len(), self.facts.inputs.len()) != known {
+        let found = (self.facts.results.len(), self.facts.undecided.len(), self.facts.inputs.len());
+        if found != known || self.ended.is_some() {
             // The message in hand is not used again: two processes could believe that it is theirs.
             let number = self.facts.inputs.last().map_or(0, |heard| heard.revision).max(rand::random::<u32>().into());
             let generation = self.lease.record.generation;

@@ -24,7 +24,7 @@ pub(super) fn plan_step(facts: &Facts, rules: &Rules) -> Step {
             }
         }
         match proposed(reply).and_then(completed) {
-            Ok(plan) => match gates::gate(facts, rules, reply) {
+            Ok(plan) => match gates::gate(facts, reply) {
                 Gate::Open => return Step::Wait,
                 Gate::Passed(None | Some(Decision::Approved)) => return Step::Adopt(plan),
                 Gate::Passed(Some(Decision::Unanswered)) => return Step::Fail(unanswered(facts, "the plan")),

@@ -33,7 +33,7 @@ pub(super) fn answer_step(facts: &Facts, attempts: &Attempts, rules: &Rules) -> 
                 Err(failure) => return Step::Fail(failure),
             }
         }
-        match (reply.failure(), gates::gate(facts, rules, reply)) {
+        match (reply.failure(), gates::gate(facts, reply)) {
             (None, Gate::Open) => return Step::Wait,
             (None, Gate::Passed(Some(Decision::Unanswered))) => return Step::Fail(unanswered(facts, "the answer")),
             (None, Gate::Passed(Some(Decision::Rejected(why)))) if rejected >= rules.rework_max => {

@@ -1,5 +1,6 @@
 //! A run as people see it: the same facts, in words.
 
+use super::budget::Budgets;
 use super::doubts::of_all;
 use super::facts::Facts;
 use super::finish::status_of;
@@ -67,7 +68,7 @@ fn doubted(facts: &Facts, rules: &Rules) -> Vec<String> {
 
 /// What waits for people, each with what was said so far.
 async fn waiting(store: &Store, run: &RunId, facts: &Facts, rules: &Rules) -> Result<Vec<ItemView>, StoreError> {
-    if !gates::may_wait(facts, rules) {
+    if !gates::may_wait(facts) {
         return Ok(Vec::new());
     }
     let plan = facts.plan.as_ref();
@@ -75,6 +76,8 @@ async fn waiting(store: &Store, run: &RunId, facts: &Facts, rules: &Rules) -> Re
     let items = gates::items(facts, &attempts, rules);
     let dates = gates::dates(store, run, facts, &items).await?;
     let seconds = |at: i64| at / 1_000_000_000;
+    // No wait is longer than the run's own time, as far as the goal and the defaults bound it.
+    let over = Budgets::default().time_over(facts);
     let view = |item: Item| {
         let since = dates.iter().find(|(id, _)| *id == item.id).map(|(_, at)| seconds(*at)).unwrap_or_default();
         let within = i64::try_from(within_s(facts, &item)).unwrap_or(i64::MAX);
@@ -91,8 +94,8 @@ async fn waiting(store: &Store, run: &RunId, facts: &Facts, rules: &Rules) -> Re
         ItemView {
             text,
             since,
-            until: since.saturating_add(within),
-            default: if pause { Otherwise::Reject } else { facts.goal.gates.default },
+            until: over.map_or(i64::MAX, seconds).min(since.saturating_add(within)),
+            default: if pause { Otherwise::Reject } else { gates::otherwise(facts, approval.then_some(item.role)) },
             quorum: if approval { facts.goal.gates.quorum } else { 1 },
             kind: item.kind,
             votes: votes.collect(),

@@ -57,7 +57,7 @@ impl Runs {
     pub async fn accept(&self, run: &RunId, goal: &Goal) -> Result<Accepted, StoreError> {
         match self.runs.update(Point::Goal, &format!("{run}.goal"), json(goal), 0).await {
             Ok(_) => {}
-            Err(BusError::Taken { .. }) if self.goal(run).await?.as_ref() == Some(goal) => {}
+            Err(BusError::Taken { .. }) if self.goal(run).await?.is_some_and(|known| known.same(goal)) => {}
             Err(BusError::Taken { .. }) => return Ok(Accepted::Conflict),
             Err(error) => return Err(error.into()),
         }

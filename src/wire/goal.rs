@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::path::clashes;
-use super::{Artifact, Budget, FilePath, Gates, Tenant, WIRE_VERSION, limits};
+use super::{Artifact, Budget, FilePath, Gates, Role, Tenant, WIRE_VERSION, limits};
 
 /// A goal as it is kept: its words, and the files that came with it, by hash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,10 @@ pub struct Goal {
     /// What waits for people.
     #[serde(default, skip_serializing_if = "Gates::are_default")]
     pub gates: Gates,
+    /// Roles whose results wait for people because the operator wants it: as the files of the orchestrators' roles said when
+    /// the goal was accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gated: Vec<Role>,
     /// On whose account the run is.
     #[serde(default, skip_serializing_if = "Tenant::is_default")]
     pub tenant: Tenant,
@@ -139,7 +143,12 @@ impl Goal {
     /// A goal with these words and stored files, and no budget of its own.
     pub fn new(text: String, attachments: Vec<Artifact>) -> Self {
         let (budget, gates, tenant) = (Budget::default(), Gates::default(), Tenant::default());
-        Self { v: WIRE_VERSION, text, attachments, budget, gates, tenant }
+        Self { v: WIRE_VERSION, text, attachments, budget, gates, gated: Vec::new(), tenant }
+    }
+
+    /// True when both ask for the same, whatever the operator adds to either.
+    pub fn same(&self, other: &Self) -> bool {
+        *self == Self { gated: self.gated.clone(), ..other.clone() }
     }
 }
 

@@ -50,13 +50,20 @@ pub(in crate::orchestrator) fn stalled(facts: &Facts, plan: &Plan, task: &TaskId
     Some(Failure::never(FailureKind::NoProgress, message))
 }
 
-/// How many attempts of a task in this generation were done and then sent back, by a check or by people: its rework, and no
-/// attempt that failed by itself.
+/// How many attempts of a task in this generation were done and then sent back by checks: its rework, and no attempt that
+/// failed by itself.
 pub(in crate::orchestrator) fn sent_back(facts: &Facts, plan: &Plan, task: &TaskId) -> u32 {
-    let by_checks = efforts(facts, plan, task).into_iter().map(|effort| effort.attempt);
-    let by_people = facts.completed(task).into_iter().filter(|attempt| was_rejected(facts, task, *attempt));
-    let attempts: BTreeSet<u32> = by_checks.chain(by_people).collect();
-    u32::try_from(attempts.len()).unwrap_or(u32::MAX)
+    let by_people = |effort: &Effort| was_rejected(facts, task, effort.attempt);
+    efforts(facts, plan, task).iter().filter(|effort| !by_people(effort)).fold(0, |count, _| count + 1)
+}
+
+/// How many attempts of a task in this generation people sent back.
+pub(in crate::orchestrator) fn rejected(facts: &Facts, task: &TaskId) -> u32 {
+    facts
+        .completed(task)
+        .into_iter()
+        .filter(|attempt| was_rejected(facts, task, *attempt))
+        .fold(0, |count, _| count + 1)
 }
 
 /// The newest efforts in a row that brought nothing which no effort before them had.
