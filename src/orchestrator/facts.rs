@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use crate::store::{Heard, HistoryEntry, Store, StoreError};
+use crate::store::{Heard, HistoryEntry, Listened, Store, StoreError};
 use crate::wire::{
     Artifact, Goal, Message, Outcome, Plan, Question, Reply, Restart, Role, RunId, RunRecord, StateVerdict, StateView,
     TaskId, Usage,
@@ -37,11 +37,27 @@ pub struct Facts {
     pub generation: u32,
     /// What people said, in its order.
     pub inputs: Vec<Heard>,
+    /// The keys of inputs that this version cannot read; they count for nothing.
+    pub unreadable: Vec<String>,
 }
 
 impl Facts {
     /// Reads everything; `None` when the run has no goal, so that it is none.
     pub async fn load(store: &Store, run: &RunId, record: &RunRecord) -> Result<Option<Self>, StoreError> {
+        let Some(mut facts) = Self::without_people(store, run, record).await? else {
+            return Ok(None);
+        };
+        let Listened { heard, unreadable } = store.inputs.listen(run, 0).await?;
+        (facts.inputs, facts.unreadable) = (heard, unreadable);
+        Ok(Some(facts))
+    }
+
+    /// Reads what was asked and answered, and nothing of what people said: enough to tidy up after a run.
+    pub(super) async fn without_people(
+        store: &Store,
+        run: &RunId,
+        record: &RunRecord,
+    ) -> Result<Option<Self>, StoreError> {
         let Some((goal, began)) = store.runs.goal_at(run).await? else {
             return Ok(None);
         };
@@ -51,8 +67,8 @@ impl Facts {
         };
         let requests = store.runs.history(run).await?;
         let restart = record.restart.clone().unwrap_or_default();
-        let (generation, inputs) = (record.generation, store.inputs.of_run(run, 0).await?);
-        let mut facts = Self { plan, requests, restart, began, generation, inputs, ..Self::fresh(goal) };
+        let generation = record.generation;
+        let mut facts = Self { plan, requests, restart, began, generation, ..Self::fresh(goal) };
         facts.reconcile(store, run).await?;
         Ok(Some(facts))
     }
@@ -71,6 +87,7 @@ impl Facts {
             undecided: Vec::new(),
             generation: 1,
             inputs: Vec::new(),
+            unreadable: Vec::new(),
         }
     }
 

@@ -100,7 +100,8 @@ pub(super) async fn finish(
 /// The epilogue of a run that somebody else finished: whoever that was may have died before doing it.
 pub(super) async fn epilogue(store: &Store, run: &RunId, record: &RunRecord) -> Result<(), StoreError> {
     let result = TaskSubject::of_run(run, record.generation);
-    let (Some(reply), Some(facts)) = (store.results.known(&result).await?, Facts::load(store, run, record).await?)
+    let (Some(reply), Some(facts)) =
+        (store.results.known(&result).await?, Facts::without_people(store, run, record).await?)
     else {
         return Ok(());
     };

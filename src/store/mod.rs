@@ -18,7 +18,7 @@ use crate::wire::{FilePath, RunId};
 
 pub use artifacts::{Artifacts, FileSet};
 pub use dead::DeadLetters;
-pub use inputs::{Heard, Inputs};
+pub use inputs::{Heard, Inputs, Listened};
 pub use janitor::{Janitor, Swept};
 pub use results::{Results, Stored};
 pub use runs::{Accepted, HistoryEntry, Recorded, Runs};
