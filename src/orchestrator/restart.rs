@@ -28,7 +28,16 @@ pub(super) fn restart(
     let (Some(plan), false) = (plan, from == Some(&TaskId::plan())) else {
         return match from {
             Some(task) if *task != TaskId::plan() => Err(format!("the run has no plan, so no task {task}")),
-            _ => Ok(Restart { first: plan_anew(facts), messages, at: 0, spent }),
+            _ => {
+                let mut first = plan_anew(facts);
+                // What people put in the planner's place is not thrown away, unless they ask for that.
+                if from.is_none()
+                    && let Some(attempt) = edited_by_people(facts)
+                {
+                    first.insert(TaskId::plan(), attempt);
+                }
+                Ok(Restart { first, messages, at: 0, spent })
+            }
         };
     };
     let newest = |id: &TaskId| facts.newest(id).max(facts.first(id));
@@ -64,6 +73,13 @@ fn plan_anew(facts: &Facts) -> BTreeMap<TaskId, u32> {
     let mut first: BTreeMap<TaskId, u32> = known.map(|task| (task.clone(), facts.newest(task) + 1)).collect();
     first.entry(TaskId::plan()).or_insert(1);
     first
+}
+
+/// The planner's last attempt, when people decided on a plan of their own instead.
+fn edited_by_people(facts: &Facts) -> Option<u32> {
+    let attempt = facts.newest(&TaskId::plan());
+    let decided = gates::decided(facts, &TaskId::plan(), attempt);
+    matches!(decided, Some((gates::Decision::Edited(_), _))).then_some(attempt)
 }
 
 /// What must be done again because of a task: itself when it has no good reply, or what its faults are about.

@@ -1,10 +1,10 @@
 //! Retries as a table, and as a property: whatever went wrong, a new generation does exactly what is missing.
 use super::super::next::{Rules, Step, next};
 use super::*;
-use crate::store::HistoryEntry;
+use crate::store::{Heard, HistoryEntry};
 use crate::wire::{
-    Failure, FailureKind, Goal, Message, MessageType, Metadata, Party, Reply, Report, Review, Role, RunId, Verdict,
-    WIRE_VERSION,
+    Approve, Failure, FailureKind, Goal, Input, ItemId, Message, MessageType, Metadata, Party, Reply, Report, Review,
+    Role, RunId, Said, Verdict, WIRE_VERSION,
 };
 
 fn id(number: usize) -> TaskId {
@@ -163,4 +163,21 @@ fn what_a_person_changed_gets_new_ids_and_the_rest_keeps_its_own() {
     let mut cyclic = plan();
     cyclic.tasks[0].depends_on = vec![id(4)];
     assert!(edited(&plan(), &cyclic, &facts(&plan(), &[])).unwrap_err()[0].contains("cycle"));
+}
+
+#[test]
+fn a_plan_that_people_made_outlives_a_retry() {
+    let mut failed = Facts::fresh(Goal::new("make it".into(), Vec::new()));
+    failed.goal.gates.approve = Approve::Plan;
+    ask(&mut failed, &TaskId::plan(), 1);
+    let outcome =
+        Outcome::Completed { content: String::new(), artifacts: Vec::new(), report: Some(Report::Plan(plan())) };
+    failed.absorb(Reply::new(Role::Planner, RunId::from_key("t", "restart"), TaskId::plan(), 1, outcome));
+    let edited = Plan { v: WIRE_VERSION, tasks: vec![task(1, Role::Researcher, &[])] };
+    let input = Input::new(ItemId::of(&TaskId::plan(), 1), "ann", Said::Edit { plan: edited.clone() });
+    failed.inputs.push(Heard { input, revision: 1, at: 0 });
+    failed.restart = restart(&failed, None, None).unwrap();
+    assert_eq!(next(&failed, &Rules::default()), Step::Adopt(edited));
+    failed.restart = restart(&failed, None, Some(&TaskId::plan())).unwrap();
+    assert!(matches!(next(&failed, &Rules::default()), Step::Want(jobs) if jobs[0].attempt == 2));
 }
