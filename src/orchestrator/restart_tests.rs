@@ -176,8 +176,8 @@ fn a_plan_that_people_made_outlives_a_retry() {
     let edited = Plan { v: WIRE_VERSION, tasks: vec![task(1, Role::Researcher, &[])] };
     let input = Input::new(ItemId::of(&TaskId::plan(), 1), "ann", Said::Edit { plan: edited.clone() });
     failed.inputs.push(Heard { input, revision: 1, at: 0 });
-    failed.restart = restart(&failed, None, None).unwrap();
+    failed.restart = restart(&failed, None, None, false).unwrap();
     assert_eq!(next(&failed, &Rules::default()), Step::Adopt(edited));
-    failed.restart = restart(&failed, None, Some(&TaskId::plan())).unwrap();
+    failed.restart = restart(&failed, None, Some(&TaskId::plan()), false).unwrap();
     assert!(matches!(next(&failed, &Rules::default()), Step::Want(jobs) if jobs[0].attempt == 2));
 }

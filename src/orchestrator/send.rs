@@ -17,7 +17,7 @@ use crate::bus::{BusError, Outgoing, Point, Queue};
 use crate::store::{HistoryEntry, StoreError, Stored};
 use crate::wire::subject::{HEADER_FIRST, TaskSubject};
 use crate::wire::{
-    Allowance, Budget, Event, EventKind, Failure, Message, Outcome, Plan, Reply, Role, Task, TaskId, limits,
+    Allowance, Budget, Event, EventKind, Failure, FailureKind, Message, Outcome, Plan, Reply, Role, Task, TaskId, limits,
 };
 
 /// How long after a deadline the alarm rings: time for a living holder to declare it.
@@ -92,7 +92,7 @@ impl Drive<'_> {
         match refused {
             // What is under way was paid for, and may finish; after that the same message is refused again.
             Some(found) if tasks.is_empty() && self.open().next().is_none() => Ok(Err(Unsent::Failed(found.into()))),
-            _ => self.publish(tasks, now).await.map(|()| Ok(people)),
+            _ => Ok(self.publish(tasks, now).await?.map(|()| people)),
         }
     }
 
@@ -117,7 +117,7 @@ impl Drive<'_> {
     /// Publishes history entries and tasks, all of them before the first acknowledgement is awaited; of a question to a person
     /// the entry alone. A task whose time has not come goes to the schedule, which brings it to its queue whoever is alive
     /// then. `now` is the server's.
-    async fn publish(&mut self, tasks: Vec<Made>, now: i64) -> Result<(), StoreError> {
+    async fn publish(&mut self, tasks: Vec<Made>, now: i64) -> Result<Result<(), Unsent>, StoreError> {
         let mut outgoing = Vec::with_capacity(2 * tasks.len());
         for (job, task, message, known) in &tasks {
             outgoing.push(self.of.store.runs.history_message(message));
@@ -144,6 +144,10 @@ impl Drive<'_> {
             match queued {
                 // Taken: it is queued or with a worker already.
                 Some(Ok(_) | Err(BusError::Taken { .. })) | None => {}
+                // It is as large at the next try.
+                Some(Err(error @ BusError::TooLarge { .. })) => {
+                    return Ok(Err(Unsent::Failed(oversized(&task, &error))));
+                }
                 Some(Err(error)) => return Err(error.into()),
             }
             if !known {
@@ -159,7 +163,7 @@ impl Drive<'_> {
                 Event::of_task(&task.run, &task.id, task.role, task.attempt, EventKind::Dispatched, &task.description);
             self.of.bus.tell(&Event { text: limits::cut(&about.text, 200), ..about }).await;
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
     pub(super) fn dispatch<'a>(&'a self, attempts: &'a Attempts) -> Dispatch<'a> {
@@ -356,4 +360,13 @@ impl Drive<'_> {
         let deadlines = self.open().map(|sent| sent.over);
         deadlines.chain(alarm).chain(self.next_watch()).min().unwrap_or_else(|| now + Duration::from_secs(FAR_S))
     }
+}
+
+/// The failure of a run one of whose tasks no server takes.
+fn oversized(task: &Task, error: &BusError) -> Failure {
+    let message = format!(
+        "task {} #{} of {} is too large to be sent: {error}; shorten the goal or the plan, or raise max_payload in nats.conf",
+        task.id, task.attempt, task.role
+    );
+    Failure::never(FailureKind::TooLarge, message)
 }
