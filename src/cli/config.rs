@@ -26,7 +26,7 @@ use crate::roles::{CanaryRule, RoleSet};
 use crate::sandbox::{Choice, Python};
 use crate::sources::{ALLOWED_MAX, Allowed, Fetcher, Policy, Sources, Web};
 use crate::tools::{BadServer, ServerSpec};
-use crate::wire::{Role, Root, Tenant, limits};
+use crate::wire::{NOBODY, Role, Root, Tenant, limits};
 
 /// How long a finished run is kept unless configured: 30 days.
 const RETENTION_S: u64 = 30 * 24 * 3600;
@@ -178,11 +178,10 @@ pub(super) fn usage(error: impl std::fmt::Display) -> anyhow::Error {
     ended(Exit::Usage, error.to_string())
 }
 
-/// `$USER@host`.
+/// `$USER`, without the machine's name: a person has one vote, from however many machines.
 fn who() -> String {
-    let user = variable_of("USER").or_else(|| variable_of("LOGNAME")).unwrap_or_else(|| "somebody".into());
-    let host = nix::unistd::gethostname().ok().and_then(|host| host.into_string().ok()).unwrap_or_default();
-    format!("{user}@{host}")
+    let known = || nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map(|user| user.name);
+    variable_of("USER").or_else(|| variable_of("LOGNAME")).or_else(known).unwrap_or_else(|| NOBODY.into())
 }
 
 /// `$XDG_CONFIG_HOME`, or under the home.

@@ -17,6 +17,9 @@ const CONTROL_WAIT_S_MAX: u64 = 30;
 /// How long one orchestrator may take over something that can be asked twice: it may sleep, and the server does not know.
 const CONTROL_TRY_S: u64 = 2;
 
+/// How long one may take over a page of what waits in all runs.
+const CONTROL_SLOW_S: u64 = 10;
+
 /// A connection to a fleet whose orchestrators answer.
 pub(super) async fn fleet(config: &Config) -> anyhow::Result<Bus> {
     let nobody =
@@ -32,6 +35,11 @@ pub(super) async fn ask(bus: &Bus, verb: &str, request: &Value) -> anyhow::Resul
 /// Asks a verb that does the same when it is done twice, one orchestrator after the other.
 pub(super) async fn ask_each(bus: &Bus, verb: &str, request: &Value) -> anyhow::Result<Value> {
     ask_in_tries(bus, verb, request, CONTROL_TRY_S).await
+}
+
+/// Asks for something that may take an orchestrator a while, and that can be asked twice.
+pub(super) async fn ask_slow(bus: &Bus, verb: &str, request: &Value) -> anyhow::Result<Value> {
+    ask_in_tries(bus, verb, request, CONTROL_SLOW_S).await
 }
 
 async fn ask_in_tries(bus: &Bus, verb: &str, request: &Value, try_s: u64) -> anyhow::Result<Value> {

@@ -16,6 +16,9 @@ use crate::store::Store;
 use crate::wire::subject::TaskSubject;
 use crate::wire::{ItemKind, ItemView, Otherwise, Plan, Report, Role, RunId, RunStatus, RunView, TaskId};
 
+/// Pages of what waits that one look reads.
+const INBOX_PAGES_MAX: usize = 20;
+
 /// Something that waits, and whose it is.
 #[derive(serde::Deserialize)]
 pub(super) struct Waiting {
@@ -30,12 +33,23 @@ fn who(config: &Config, who: &WhoArgs) -> String {
 }
 
 pub(super) async fn waiting(bus: &Bus, run: Option<&RunId>) -> anyhow::Result<(Vec<Waiting>, Value)> {
-    let answer = match run {
-        Some(run) => control::ask_each(bus, "inbox", &json!({ "run": run })).await?,
-        None => control::ask_each(bus, "inbox", &Value::Null).await?,
-    };
-    let items = answer.get("items").cloned().unwrap_or_default();
-    Ok((serde_json::from_value(items)?, answer))
+    let (mut items, mut unreadable, mut after) = (Vec::new(), Vec::new(), Value::Null);
+    for _ in 0..INBOX_PAGES_MAX {
+        let request = json!({ "run": run, "after": after });
+        let mut page = match run {
+            Some(_) => control::ask_each(bus, "inbox", &request).await?,
+            None => control::ask_slow(bus, "inbox", &request).await?,
+        };
+        let mut take = |name: &str| page.get_mut(name).map(Value::take).unwrap_or_default();
+        items.extend(take("items").as_array().cloned().unwrap_or_default());
+        unreadable.extend(take("unreadable").as_array().cloned().unwrap_or_default());
+        after = take("after");
+        if after.is_null() {
+            break;
+        }
+    }
+    let whole = json!({ "items": items, "unreadable": unreadable, "more": !after.is_null(), "after": after });
+    Ok((serde_json::from_value(items.into())?, whole))
 }
 
 pub(super) async fn inbox(config: &Config, args: InboxArgs) -> anyhow::Result<()> {
@@ -46,6 +60,10 @@ pub(super) async fn inbox(config: &Config, args: InboxArgs) -> anyhow::Result<()
     }
     if items.is_empty() {
         say("nothing waits for a person");
+    }
+    for one in whole.get("unreadable").and_then(Value::as_array).into_iter().flatten() {
+        let word = |name: &str| one.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        say(&format!("run {}: {}", word("run"), word("why")));
     }
     let now = bus.server_now().await?;
     for Waiting { run, goal, waits } in &items {
@@ -105,6 +123,7 @@ pub(super) async fn approve(config: &Config, args: ApproveArgs) -> anyhow::Resul
     let bus = control::fleet(config).await?;
     let by = who(config, &args.who);
     if !args.edit {
+        let item = meant(&bus, &run, item, "approve", &by).await?;
         let said = decide(&bus, "approve", &json!({ "run": run, "item": item, "by": by })).await?;
         say(&said);
         return Ok(());
@@ -117,6 +136,36 @@ pub(super) async fn approve(config: &Config, args: ApproveArgs) -> anyhow::Resul
             Ok(())
         }
         Err(error) => Err(kept(error, file)?),
+    }
+}
+
+/// The item that a person means who names only the run: the one that waits, which is shown first, or the one about which that
+/// person said the same before. So nothing is decided that came a moment later.
+async fn meant(bus: &Bus, run: &RunId, item: Option<TaskId>, verb: &str, by: &str) -> anyhow::Result<String> {
+    if let Some(item) = item {
+        return Ok(item.to_string());
+    }
+    let (mut items, _) = waiting(bus, Some(run)).await?;
+    items.retain(|one| one.waits.task != TaskId::run());
+    if let [Waiting { waits, .. }] = items.as_slice() {
+        say(&format!("{run}/{}  {}", waits.item, line(waits, bus.server_now().await?)));
+        waits.text.lines().for_each(|line| say(&format!("  {line}")));
+        return Ok(waits.item.to_string());
+    }
+    if !items.is_empty() {
+        let names: Vec<&str> = items.iter().map(|one| one.waits.item.as_str()).collect();
+        let names = names.join(", ");
+        return Err(ended(Exit::Usage, format!("several things of run {run} wait: {names}; name one as {run}/<item>")));
+    }
+    let store = Store::new(bus);
+    let said = store.inputs.of_run(run, 0).await?;
+    let before = said.iter().rev().find(|heard| heard.input.by == by && heard.input.says.name() == verb);
+    match (before, store.runs.record(run).await?) {
+        (Some(before), _) => Ok(before.input.item.to_string()),
+        (None, Some(kept)) if kept.record.status.terminal() => {
+            Err(ended(Exit::Conflict, format!("run {run} is over; `oarlock show {run}` tells how it ended")))
+        }
+        _ => Err(ended(Exit::Conflict, format!("nothing of run {run} waits for a person: oarlock inbox {run}"))),
     }
 }
 
@@ -138,6 +187,7 @@ pub(super) async fn reject(config: &Config, args: RejectArgs) -> anyhow::Result<
     let (run, item) = control::parse(&args.what)?;
     let bus = control::fleet(config).await?;
     let by = who(config, &args.who);
+    let item = meant(&bus, &run, item, "reject", &by).await?;
     let said = decide(&bus, "reject", &json!({ "run": run, "item": item, "by": by, "reason": args.reason })).await?;
     say(&said);
     Ok(())

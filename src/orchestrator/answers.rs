@@ -4,19 +4,20 @@
 
 use serde_json::{Value, json};
 
+use super::Orchestrator;
 use super::claim::rouse;
 use super::control::{Asked, Refused};
 use super::facts::Facts;
 use super::gates::{self, Decision, Item};
 use super::next::{Attempts, attempts};
 use super::planning::completed;
-use super::{Orchestrator, view};
+use super::room::has_room;
 use crate::store::{Heard, Recorded};
 use crate::wire::subject::TaskSubject;
-use crate::wire::{Budget, Event, EventKind, Input, ItemId, ItemKind, Plan, RunId, RunStatus, Said, TaskId, limits};
+use crate::wire::{
+    Budget, Event, EventKind, Input, ItemId, ItemKind, NOBODY, Plan, RunId, RunStatus, Said, TaskId, json_bytes, limits,
+};
 
-/// Runs that one look into the inbox reads.
-const INBOX_RUNS_MAX: usize = 200;
 /// Tries of a pause against others who do the same.
 const HOLD_TRIES_MAX: u32 = 8;
 /// Said when nobody gave a reason.
@@ -49,24 +50,6 @@ fn is_over<T>(run: &RunId) -> Result<T, Refused> {
     conflict(format!("run {run} is over; `oarlock show {run}` tells how it ended"))
 }
 
-/// Refuses an input for which there is no room. Part of the room is for decisions alone, so that nobody can bury them under
-/// notes and pauses.
-fn has_room(run: &RunId, facts: &Facts, input: &Input) -> Result<(), Refused> {
-    let decides = !matches!(input.says, Said::Note { .. } | Said::Pause);
-    let full = |what: &str, max: usize, name: &str| {
-        Err(Refused::Because(413, format!("{what} has {max} inputs, the most that it may ({name})")))
-    };
-    let (inputs_max, item_max) = (limits::INPUTS_MAX, limits::ITEM_INPUTS_MAX);
-    let max = if decides { inputs_max } else { inputs_max / 2 };
-    match gates::said(facts, &input.item).len() {
-        _ if facts.inputs.len() >= max => full(&format!("run {run}"), max, "inputs_max"),
-        said if said >= item_max && input.item != ItemId::note() => {
-            full(&format!("{} of run {run}", input.item), item_max, "item_inputs_max")
-        }
-        _ => Ok(()),
-    }
-}
-
 fn in_force(of: &Orchestrator, facts: &Facts) -> Attempts {
     let plan = facts.plan.as_ref();
     plan.and_then(|plan| attempts(facts, plan, &of.settings.rules).ok()).unwrap_or_default()
@@ -86,7 +69,12 @@ pub(super) async fn decide(of: &Orchestrator, asked: &Asked, verb: &str) -> Resu
         "approve" => Said::Approve,
         "reject" => {
             let reason = asked.reason.clone().or_else(|| asked.text.clone()).unwrap_or_else(|| REASON.into());
-            Said::Reject { reason: limits::cut(&reason, limits::REASON_BYTES_MAX) }
+            let (bytes, max) = (reason.len(), limits::REASON_BYTES_MAX);
+            if bytes > max {
+                let why = format!("the reason has {bytes} bytes, more than reason_bytes_max {max}; say it in less");
+                return Err(Refused::Because(413, why));
+            }
+            Said::Reject { reason }
         }
         _ => Said::Edit { plan: edited(asked, &of.settings.budgets.of(&facts.goal.budget))? },
     };
@@ -98,6 +86,11 @@ pub(super) async fn decide(of: &Orchestrator, asked: &Asked, verb: &str) -> Resu
         return Err(Refused::Because(400, format!("{} is no plan; only a plan can be edited", item.id)));
     }
     let input = Input::new(item.id.clone(), asked.by(), says);
+    let quorum = facts.goal.gates.quorum;
+    if quorum > 1 && input.by == NOBODY {
+        let why = format!("{quorum} different people must say the same (quorum), so say who you are: {{\"by\": name}}");
+        return Err(Refused::Because(400, why));
+    }
     let mine = |heard: &&Heard| heard.input.voter() == input.voter();
     let known = gates::said(&facts, &item.id).into_iter().find(mine);
     // Who says the same again, because nobody answered, hears what came of it, also when the run has ended by that.
@@ -136,6 +129,11 @@ async fn stands(of: &Orchestrator, run: &RunId, facts: &Facts, item: &Item, inpu
         Some((decision, _)) if agrees(&decision, &input.says) => past(&input.says),
         Some((decision, by)) => return conflict(too_late(of, facts, item, &decision, by)),
         None if mine.is_some() => "counted",
+        None if open(of, facts).contains(item) => {
+            let (by, id) = (&input.by, &item.id);
+            let why = "but in a form that this version cannot read, so it does not count";
+            return conflict(format!("{by} said something about {id} already, {why}; let somebody else decide"));
+        }
         None => return conflict(format!("{} does not wait for a person (any more){}", item.id, others(of, facts))),
     };
     let count = votes.iter().filter(|heard| heard.input.says.agrees(&input.says)).count();
@@ -181,9 +179,12 @@ fn edited(asked: &Asked, budget: &Budget) -> Result<Plan, Refused> {
     let plan = asked.plan.as_ref().ok_or_else(|| bad("an edit needs a plan: {\"run\": …, \"plan\": …}".into()))?;
     let sound = plan.recheck().map_err(|faults| bad(format!("the plan is no plan: {}", faults.join("; "))))?;
     let whole = completed(sound.clone()).map_err(|failure| bad(failure.message))?;
-    let (bytes, max) = (serde_json::to_vec(&whole).map_or(0, |json| json.len()), limits::PAYLOAD_BYTES_MAX);
+    let (bytes, max) = (serde_json::to_vec(&whole).map_or(0, |json| json.len()), limits::EDIT_BYTES_MAX);
     if bytes > max {
-        return Err(Refused::Because(413, format!("the plan has {bytes} bytes, more than payload_bytes_max {max}")));
+        return Err(Refused::Because(
+            413,
+            format!("the plan has {bytes} bytes, more than edit_bytes_max {max}; cut it"),
+        ));
     }
     budget.broken_by(&whole).map_or(Ok(sound), |(_, why)| Err(bad(why)))
 }
@@ -211,6 +212,13 @@ fn chosen(of: &Orchestrator, facts: &Facts, asked: &Asked, says: &Said) -> Resul
                 Err(Refused::Because(404, why))
             }
         },
+        // Whoever names nothing may mean what waited before.
+        (None, 1) if known.clone().any(|item| item.id != open[0].id && !gates::said(facts, &item.id).is_empty()) => {
+            let (run, item) = (&asked.run, &open[0].id);
+            conflict(format!(
+                "{item} is not the first that run {run} asks about; name what you have seen: {run}/{item}"
+            ))
+        }
         (None, 1) => Ok(open.swap_remove(0)),
         (None, 0) => {
             // Said a second time, when the first has had its effect.
@@ -235,14 +243,15 @@ pub(super) async fn note(of: &Orchestrator, asked: &Asked) -> Result<Value, Refu
     let text = asked.text.as_deref().map(str::trim).filter(|text| !text.is_empty());
     let text = text.ok_or_else(|| Refused::Because(400, "the note is empty; say <run> and then the words".into()))?;
     let facts = alive(of, run).await?;
-    let before: usize = gates::notes(&facts).iter().map(|note| note.text.len()).sum();
+    let before: usize = gates::notes(&facts).iter().map(|note| json_bytes(&note.text)).sum();
+    let bytes = json_bytes(text);
     let (note_max, notes_max) = (limits::NOTE_BYTES_MAX, limits::NOTES_BYTES_MAX);
     let input = Input::new(ItemId::note(), asked.by(), Said::Note { text: text.to_owned() });
     let known = facts.inputs.iter().any(|heard| heard.input == input);
-    if text.len() > note_max || (!known && before + text.len() > notes_max) {
+    if bytes > note_max || (!known && before + bytes > notes_max) {
         let why = format!(
-            "the note has {} bytes after {before} of others; at most note_bytes_max {note_max} and notes_bytes_max {notes_max}",
-            text.len()
+            "the note has {bytes} bytes after {before} of others; at most note_bytes_max {note_max} and notes_bytes_max \
+             {notes_max}; say it in less, or cancel the run and say it in a new goal"
         );
         return Err(Refused::Because(413, why));
     }
@@ -273,40 +282,13 @@ pub(super) async fn hold(of: &Orchestrator, asked: &Asked, says: &Said) -> Resul
         }
         let input = Input::new(ItemId::hold(facts.generation, number + 1), asked.by(), says.clone());
         has_room(run, &facts, &input)?;
-        if of.store.inputs.keep(run, &input).await?.is_some() {
+        if let Some(revision) = of.store.inputs.keep(run, &input).await? {
             of.bus.tell(&Event::of_run(run, EventKind::Answered, format!("{} {status} it", input.by))).await;
+            // Whatever others say from here on stands after it.
+            rouse(&of.bus, &of.store, run, TaskId::input(revision)).await?;
+            return Ok(json!({ "run": run, "status": status }));
         }
         facts.hear(&of.store, run).await?;
     }
     conflict(format!("run {run} is being paused and resumed by others; try again"))
-}
-
-/// What waits for people: of one run, or of all that go on.
-pub(super) async fn inbox(of: &Orchestrator, run: Option<&RunId>) -> Result<Value, Refused> {
-    let mut runs = Vec::new();
-    match run {
-        Some(run) => runs.push(run.clone()),
-        None => {
-            let see = |run: RunId, recorded: Recorded, _| {
-                if !recorded.record.status.terminal() && runs.len() <= INBOX_RUNS_MAX {
-                    runs.push(run);
-                }
-            };
-            of.store.runs.each(see).await?;
-        }
-    }
-    let more = runs.len() > INBOX_RUNS_MAX;
-    runs.truncate(INBOX_RUNS_MAX);
-    let mut items = Vec::new();
-    for one in &runs {
-        match view::view(&of.store, one, &of.settings.rules).await? {
-            Some(view) => items.extend(view.waiting.into_iter().map(|item| {
-                let goal = limits::cut(view.goal.lines().next().unwrap_or_default(), 200);
-                json!({ "run": one, "goal": goal, "waits": item })
-            })),
-            None if run.is_some() => return Err(Refused::unknown(one)),
-            None => {}
-        }
-    }
-    Ok(json!({ "items": items, "more": more }))
 }

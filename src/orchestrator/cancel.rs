@@ -10,7 +10,7 @@ use super::next::attempts;
 use super::{Orchestrator, finish};
 use crate::bus::Point;
 use crate::store::Stored;
-use crate::wire::{Outcome, Party, Reply, Role, RunId, RunRecord, RunStatus, TaskId};
+use crate::wire::{Outcome, Party, Reply, Role, RunId, RunRecord, RunStatus, TaskId, limits};
 
 /// Said when nobody gave a reason.
 const REASON: &str = "somebody canceled it";
@@ -27,6 +27,7 @@ pub(super) async fn cancel(of: &Orchestrator, asked: Asked) -> Result<Value, Ref
         let why = format!("run {run} is in generation {now}, and the cancel was meant for generation {meant}");
         return Err(Refused::Because(409, why));
     }
+    let reason = reason.map(|reason| limits::cut(&reason, limits::ERROR_BYTES_MAX));
     let outcome = Outcome::Canceled { reason: reason.unwrap_or_else(|| REASON.into()) };
     match task {
         None => cancel_run(of, &run, &recorded.record, outcome).await,

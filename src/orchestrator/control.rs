@@ -4,11 +4,12 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::inbox::{InboxAsked, inbox};
 use super::{Orchestrator, answering, answers, cancel, retry, view};
 use crate::bus::{Answer, DoorRequest};
 use crate::store::StoreError;
 use crate::wire::subject::{HEADER_RUN, HEADER_STATUS};
-use crate::wire::{ItemId, Plan, RunId, Said, TaskId, limits, run_and_task};
+use crate::wire::{ItemId, NOBODY, Plan, RunId, Said, TaskId, run_and_task};
 use crate::worker::error_answer;
 
 /// Runs that one `list` shows.
@@ -70,7 +71,7 @@ impl Asked {
 
     /// Who says it, as far as anybody said so.
     pub(super) fn by(&self) -> &str {
-        self.by.as_deref().unwrap_or("somebody")
+        self.by.as_deref().unwrap_or(NOBODY)
     }
 }
 
@@ -103,8 +104,11 @@ pub(super) async fn control(of: &Orchestrator, request: &DoorRequest) -> Answer 
     if !VERBS.contains(&verb) {
         return Answer::error(501, &format!("there is no verb {verb:?}; there are: {}", VERBS.join(", ")));
     }
-    if verb == "inbox" && [&b""[..], b"null", b"{}"].contains(&request.payload.trim_ascii()) {
-        return answer(answers::inbox(of, None).await);
+    if verb == "inbox" {
+        return match InboxAsked::read(&request.payload) {
+            Ok(asked) => answer(inbox(of, asked).await),
+            Err(why) => Answer::error(400, &format!("{why}; send nothing, a run's id, or {{\"run\": id}}")),
+        };
     }
     let asked = match read(&request.payload, WORDY.contains(&verb)) {
         Ok(asked) => asked,
@@ -116,7 +120,6 @@ pub(super) async fn control(of: &Orchestrator, request: &DoorRequest) -> Answer 
         "cancel" => cancel::cancel(of, asked).await,
         "retry" => retry::retry(of, &asked).await,
         "requeue" => retry::requeue(of, &asked).await,
-        "inbox" => answers::inbox(of, Some(&asked.run)).await,
         "approve" | "reject" | "edit" => answers::decide(of, &asked, verb).await,
         "answer" => answering::answer(of, &asked).await,
         "note" => answers::note(of, &asked).await,
@@ -142,10 +145,7 @@ fn answer(done: Result<Value, Refused>) -> Answer {
 fn read(payload: &[u8], wordy: bool) -> Result<Asked, String> {
     let text = std::str::from_utf8(payload).map_err(|error| format!("the request is not UTF-8 text ({error})"))?.trim();
     if text.starts_with('{') {
-        let asked: Asked =
-            serde_json::from_str(text).map_err(|error| format!("the request is not understood ({error})"))?;
-        let reason = asked.reason.map(|reason| limits::cut(&reason, limits::ERROR_BYTES_MAX));
-        return Ok(Asked { reason, ..asked });
+        return serde_json::from_str(text).map_err(|error| format!("the request is not understood ({error})"));
     }
     let (name, words) = text.split_once(char::is_whitespace).filter(|_| wordy).unwrap_or((text, ""));
     let (run, task) = run_and_task(name).map_err(|error| error.to_string())?;

@@ -14,7 +14,8 @@ use super::next::{Attempts, Job, checks_of, targets};
 use super::questions::{self, Told};
 use crate::wire::{
     Artifact, Asked, Content, ContentHash, ContextItem, FilePath, Finding, Message, MessageType, Metadata, Note, Party,
-    Plan, PlanTask, Question, Reply, Report, Role, Root, RunId, StateView, Task, TaskId, WIRE_VERSION, limits,
+    Plan, PlanTask, Question, Reply, Report, Role, Root, RunId, StateView, Task, TaskId, WIRE_VERSION, json_bytes,
+    limits,
 };
 
 /// Bytes of a goal that travels inside a task.
@@ -49,8 +50,13 @@ impl Dispatch<'_> {
     pub(super) fn task(&self, job: &Job, limit: Duration) -> Task {
         let mut room = limits::INLINE_BYTES_MAX;
         let goal = self.goal(&mut room);
+        // What people said travels whole.
+        let (notes, rejection) = (self.notes(job), self.rejection(job));
+        let said = notes.iter().map(|note| json_bytes(&note.text) + json_bytes(&note.by));
+        room = room.saturating_sub(said.sum::<usize>() + rejection.as_ref().map_or(0, |(_, why)| json_bytes(why)));
         let evidence = self.evidence(job).into_iter().map(|reply| self.item(reply, &mut room));
-        let evidence = self.rejection(job).into_iter().chain(self.unmade(job)).chain(evidence).collect();
+        let rejection = rejection.map(|(attempt, why)| self.rejected(job, attempt, why));
+        let evidence = rejection.into_iter().chain(self.unmade(job)).chain(evidence).collect();
         let told = questions::told(self.facts, &job.task, job.attempt);
         let told = told.into_iter().map(|told| answer(told, &mut room)).collect::<Vec<_>>();
         let context = self.context(job).into_iter().map(|reply| self.item(reply, &mut room)).chain(told).collect();
@@ -67,7 +73,7 @@ impl Dispatch<'_> {
             findings: self.findings(job),
             files: files_in_sight(self.facts, self.attempts, &job.task, job.attempt, job.role),
             state: self.seen(job),
-            notes: self.notes(job),
+            notes,
             asked_by: questions::question(self.facts, &job.task).map(|(asker, _)| asker.role),
             attended: self.facts.goal.gates.ask,
             limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
@@ -252,10 +258,12 @@ impl Dispatch<'_> {
     }
 
     /// Why people rejected an attempt before.
-    fn rejection(&self, job: &Job) -> Option<ContextItem> {
-        let (attempt, why) = gates::rejection(self.facts, &job.task, job.attempt)?;
-        let content = Content::inline(why);
-        Some(ContextItem { task: job.task.clone(), role: Role::Orchestrator, attempt, content })
+    fn rejection(&self, job: &Job) -> Option<(u32, String)> {
+        gates::rejection(self.facts, &job.task, job.attempt)
+    }
+
+    fn rejected(&self, job: &Job, attempt: u32, why: String) -> ContextItem {
+        ContextItem { task: job.task.clone(), role: Role::Orchestrator, attempt, content: Content::inline(why) }
     }
 
     /// The notes that were there when the attempt was asked for; what is said later is for later attempts.
@@ -330,11 +338,6 @@ impl FileView {
     fn into_list(self) -> Vec<Artifact> {
         self.0.into_values().collect()
     }
-}
-
-/// Bytes of a text as JSON, where a control character takes six.
-fn json_bytes(text: &str) -> usize {
-    serde_json::Value::from(text).to_string().len()
 }
 
 /// Hash of what a task gives its worker. Limits, attempt numbers and times are left out, of evidence the numbers too: equal

@@ -11,7 +11,7 @@ use super::questions::Questions;
 use crate::store::{Heard, Store, StoreError};
 use crate::wire::{
     Approve, Asked, Failure, FailureKind, ItemId, ItemKind, Note, Otherwise, Outcome, Plan, Reply, Role, RunId, Said,
-    TaskId, limits,
+    TaskId, json_bytes, limits,
 };
 
 /// Bytes of people's reasons that the failure of a run shows.
@@ -135,10 +135,7 @@ fn asks(facts: &Facts, task: &TaskId, role: Role) -> bool {
 
 /// False for a run that nobody said anything about and that asks nobody.
 pub(super) fn may_wait(facts: &Facts) -> bool {
-    !facts.inputs.is_empty()
-        || !facts.goal.gated.is_empty()
-        || facts.goal.gates.approve != Approve::None
-        || facts.goal.gates.ask
+    !facts.inputs.is_empty() || facts.goal.asks_people()
 }
 
 /// Since when items wait, by the server's clock, in nanoseconds since 1970: the time of the reply, or of the pause, and never
@@ -265,13 +262,19 @@ pub(super) fn rejected_for_good(what: &str, attempts: u32, rules: &Rules, why: &
     Failure::never(FailureKind::ReworkExhausted, message)
 }
 
-/// The notes of a run, in their order.
+/// The notes of a run, in their order, as far as they fit into their bound: several that came at the same time may be over it.
 pub(super) fn notes(facts: &Facts) -> Vec<Note> {
     let note = |heard: &Heard| match &heard.input.says {
         Said::Note { text } => Some(Note { by: heard.input.by.clone(), text: text.clone() }),
         _ => None,
     };
-    facts.inputs.iter().filter_map(note).collect()
+    let mut room = limits::NOTES_BYTES_MAX;
+    let fits = |note: &Note| {
+        let left = room.checked_sub(json_bytes(&note.text));
+        room = left.unwrap_or(room);
+        left.is_some()
+    };
+    facts.inputs.iter().filter_map(note).filter(fits).collect()
 }
 
 #[cfg(test)]

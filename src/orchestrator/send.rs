@@ -17,7 +17,8 @@ use crate::bus::{BusError, Outgoing, Point, Queue};
 use crate::store::{HistoryEntry, StoreError, Stored};
 use crate::wire::subject::{HEADER_FIRST, TaskSubject};
 use crate::wire::{
-    Allowance, Budget, Event, EventKind, Failure, FailureKind, Message, Outcome, Plan, Reply, Role, Task, TaskId, limits,
+    Allowance, Budget, Event, EventKind, Failure, FailureKind, Message, Outcome, Plan, Reply, Role, Task, TaskId,
+    limits,
 };
 
 /// How long after a deadline the alarm rings: time for a living holder to declare it.

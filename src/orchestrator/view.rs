@@ -7,6 +7,7 @@ use super::finish::status_of;
 use super::gates::{self, Item};
 use super::next::{Attempts, Rules, attempts};
 use super::park::within_s;
+use super::planning::{completed, proposed};
 use crate::store::{Store, StoreError};
 use crate::wire::subject::TaskSubject;
 use crate::wire::{
@@ -57,6 +58,7 @@ pub async fn view(store: &Store, run: &RunId, rules: &Rules) -> Result<Option<Ru
         goal: facts.goal.text,
         usage,
         waiting,
+        unreadable: facts.unreadable,
     }))
 }
 
@@ -83,11 +85,12 @@ async fn waiting(store: &Store, run: &RunId, facts: &Facts, rules: &Rules) -> Re
         let within = i64::try_from(within_s(facts, &item)).unwrap_or(i64::MAX);
         let votes = gates::said(facts, &item.id).into_iter().map(|heard| Vote {
             by: heard.input.by.clone(),
-            says: heard.input.says.clone(),
+            says: heard.input.says.in_short(),
             at: seconds(heard.at),
         });
         let (pause, approval) = (item.kind == ItemKind::Pause, item.kind == ItemKind::Approval);
         let text = match facts.result(&item.task, item.attempt) {
+            Some(reply) if item.task == TaskId::plan() => plan_in_words(reply),
             Some(reply) => limits::cut(reply.text(), limits::ERROR_BYTES_MAX),
             None => "the run is paused".to_owned(),
         };
@@ -106,6 +109,15 @@ async fn waiting(store: &Store, run: &RunId, facts: &Facts, rules: &Rules) -> Re
         }
     };
     Ok(items.into_iter().map(view).collect())
+}
+
+/// The plan that an approval stands for: with what the planner forgot.
+fn plan_in_words(reply: &Reply) -> String {
+    let words = match proposed(reply).and_then(completed) {
+        Ok(plan) => plan.in_words(limits::PLAN_SHOWN_BYTES_MAX),
+        Err(_) => reply.text().to_owned(),
+    };
+    limits::cut(&words, limits::PLAN_SHOWN_BYTES_MAX)
 }
 
 fn tasks(facts: &Facts, rules: &Rules) -> Vec<TaskView> {

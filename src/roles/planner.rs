@@ -3,7 +3,7 @@
 use super::briefing::Briefing;
 use super::{Desk, Product, Stopped};
 use crate::wire::plan::Proposal;
-use crate::wire::{Plan, Report, TaskId, Usage};
+use crate::wire::{Report, TaskId, Usage};
 
 pub(super) async fn work(desk: &Desk, briefing: &Briefing, usage: &mut Usage) -> Result<Product, Stopped> {
     // A plan inside a plan could go on for ever: only the run's own planning task makes one.
@@ -15,15 +15,6 @@ pub(super) async fn work(desk: &Desk, briefing: &Briefing, usage: &mut Usage) ->
         proposal.check()
     });
     let plan = plan.await?;
-    let content = in_words(&plan);
+    let content = plan.in_words(usize::MAX);
     Ok(Product { report: Some(Report::Plan(plan)), ..Product::text(content) })
-}
-
-fn in_words(plan: &Plan) -> String {
-    let line = |task: &crate::wire::PlanTask| {
-        let needs: Vec<&str> = task.depends_on.iter().map(TaskId::as_str).collect();
-        let needs = if needs.is_empty() { String::new() } else { format!(" (after {})", needs.join(", ")) };
-        format!("{} {}: {}{needs}", task.id, task.role, task.description)
-    };
-    plan.tasks.iter().map(line).collect::<Vec<_>>().join("\n")
 }

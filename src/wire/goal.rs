@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::path::clashes;
-use super::{Artifact, Budget, FilePath, Gates, Role, Tenant, WIRE_VERSION, limits};
+use super::{Approve, Artifact, Budget, FilePath, Gates, Role, Tenant, WIRE_VERSION, limits};
 
 /// A goal as it is kept: its words, and the files that came with it, by hash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,6 +144,11 @@ impl Goal {
     pub fn new(text: String, attachments: Vec<Artifact>) -> Self {
         let (budget, gates, tenant) = (Budget::default(), Gates::default(), Tenant::default());
         Self { v: WIRE_VERSION, text, attachments, budget, gates, gated: Vec::new(), tenant }
+    }
+
+    /// True when something of the run may wait for people.
+    pub fn asks_people(&self) -> bool {
+        !self.gated.is_empty() || self.gates.approve != Approve::None || self.gates.ask
     }
 
     /// True when both ask for the same, whatever the operator adds to either.

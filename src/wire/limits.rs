@@ -97,14 +97,29 @@ pub const PAUSED_S_MAX: u64 = 90 * 24 * 3600;
 pub const WHO_BYTES_MAX: usize = 100;
 /// Bytes of the reason of a rejection.
 pub const REASON_BYTES_MAX: usize = 16 * 1024;
-/// Bytes of one note.
+/// Bytes of one note, as they stand in JSON.
 pub const NOTE_BYTES_MAX: usize = 16 * 1024;
-/// Bytes of all notes of a run: each task that is dispatched carries them.
+/// Bytes of all notes of a run, as they stand in JSON: each task that is dispatched carries them.
 pub const NOTES_BYTES_MAX: usize = 64 * 1024;
-/// Inputs of one run; half of them are for decisions alone.
-pub const INPUTS_MAX: usize = 1_000;
-/// Inputs about one result.
+/// Notes of one run.
+pub const NOTES_MAX: usize = 500;
+/// Pauses of one generation of a run; each has room for its end.
+pub const PAUSES_MAX: usize = 100;
+/// Inputs about one result. What is no edit has more than twice the room that the largest quorum needs to come about, so nobody
+/// is kept from deciding.
 pub const ITEM_INPUTS_MAX: usize = 64;
+/// Edits of one plan that wait for a decision.
+pub const ITEM_EDITS_MAX: usize = 16;
+/// Bytes of an edited plan, as JSON.
+pub const EDIT_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of all inputs of a run, as JSON. Those of at most [`SHORT_INPUT_BYTES`] have room in any case.
+pub const INPUTS_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of an input that says its word and little else.
+pub const SHORT_INPUT_BYTES: usize = 1024;
+/// Bytes of a plan that waits for people where it is shown: every task has room for its line.
+pub const PLAN_SHOWN_BYTES_MAX: usize = 32 * 1024;
+/// Bytes of a vote's reason where votes are listed.
+pub const VOTE_BYTES_MAX: usize = 200;
 /// Bytes of an error text that goes to a caller.
 pub const ERROR_BYTES_MAX: usize = 4 * 1024;
 

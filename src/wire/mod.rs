@@ -35,7 +35,7 @@ pub use goal::{Attachment, AttachmentBody, Goal, GoalError, GoalRequest};
 pub use id::{BadId, ContentHash, ItemId, RunId, TaskId, Tenant, VoterId, run_and_task};
 pub use message::{Message, MessageType, Metadata, Party};
 pub use path::{BadPath, FilePath, clashes, ends_with_path};
-pub use people::{Approve, Gates, Input, ItemKind, ItemView, Note, Otherwise, Said, Vote};
+pub use people::{Approve, Gates, Input, ItemKind, ItemView, NOBODY, Note, Otherwise, Said, Vote, Word};
 pub use plan::{Plan, PlanTask};
 pub use question::{Asked, Question};
 pub use report::{
@@ -51,7 +51,7 @@ pub use state::{
 pub use subject::Root;
 pub use task::{Artifact, Ask, Content, ContextItem, Reply, Task};
 pub use tenant::{DayPart, DaySum, Purse, Spending, TenantDay};
-pub use text::{acts, one_line, readable};
+pub use text::{acts, json_bytes, one_line, readable};
 pub use usage::Usage;
 
 /// The version that every wire type of this build carries in its field `v`.

@@ -5,6 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{ContentHash, ItemId, Plan, Role, TaskId, VoterId, WIRE_VERSION, limits, one_line};
 
+/// Who speaks without a name; in a quorum such a vote would be anybody's, so there it does not count.
+pub const NOBODY: &str = "somebody";
+/// Digits of a plan's hash that tell one edit from another.
+const SHOWN_HASH_DIGITS: usize = 16;
+
 /// Which results of a run wait for people, as its goal says it. A role file can ask for its own with `approve: true`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -118,7 +123,8 @@ pub struct ItemView {
     /// What is wanted of a person.
     #[serde(default)]
     pub kind: ItemKind,
-    /// What is to be approved, or what is asked, cut to [`limits::ERROR_BYTES_MAX`] bytes.
+    /// What is to be approved, or what is asked, cut to [`limits::ERROR_BYTES_MAX`] bytes; of a plan, a line for each task
+    /// that will be done, at most [`limits::PLAN_SHOWN_BYTES_MAX`] bytes together.
     pub text: String,
     /// Since when it waits, by the server's clock, in seconds since 1970.
     pub since: i64,
@@ -151,10 +157,28 @@ pub enum ItemKind {
 pub struct Vote {
     /// Who.
     pub by: String,
-    /// What.
-    pub says: Said,
+    /// What, in short.
+    pub says: Word,
     /// When the server stored it, in seconds since 1970.
     pub at: i64,
+}
+
+/// What an input says, in short: an item may have many, and edits are large.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Word {
+    /// The word for it, as in [`Said`]; a reader may not know it.
+    pub kind: String,
+    /// A rejection's reason, or of an edit how many tasks its plan has and the beginning of its hash; cut to
+    /// [`limits::VOTE_BYTES_MAX`] bytes.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub text: String,
+}
+
+impl Word {
+    /// The word for it.
+    pub fn name(&self) -> &str {
+        &self.kind
+    }
 }
 
 impl Default for Gates {
@@ -190,7 +214,7 @@ impl Input {
     pub fn new(item: ItemId, by: &str, says: Said) -> Self {
         let plain = one_line(by, limits::WHO_BYTES_MAX);
         let by = &plain[..plain.floor_char_boundary(limits::WHO_BYTES_MAX)];
-        let by = if by.is_empty() { "somebody" } else { by };
+        let by = if by.is_empty() { NOBODY } else { by };
         Self { v: WIRE_VERSION, item, by: by.to_owned(), says }
     }
 
@@ -220,6 +244,21 @@ impl Said {
             Said::Lapse => "lapse",
             Said::Escalated => "escalated",
         }
+    }
+
+    /// The same in short, as votes are listed.
+    pub fn in_short(&self) -> Word {
+        let text = match self {
+            Said::Reject { reason: text } | Said::Note { text } | Said::Answer { text } => {
+                limits::cut(text, limits::VOTE_BYTES_MAX)
+            }
+            Said::Edit { plan } => {
+                let hash = ContentHash::of(&serde_json::to_vec(plan).unwrap_or_default());
+                format!("{} tasks, sha256 {}", plan.tasks.len(), &hash.as_str()[..SHOWN_HASH_DIGITS])
+            }
+            _ => String::new(),
+        };
+        Word { kind: self.name().to_owned(), text }
     }
 
     /// True when two votes count for the same: the reasons of a rejection may differ, plans may not.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Role, TaskId, WIRE_VERSION, limits};
+use super::{Role, TaskId, WIRE_VERSION, limits, one_line};
 
 /// Faults that are told of one proposal: enough to mend it by, however many there are.
 const FAULTS_MAX: usize = 20;
@@ -163,6 +163,28 @@ impl Plan {
         self.in_order().map_err(|_| Vec::new())
     }
 
+    /// A line for each task, together at most about `bytes_max` bytes: where that is too little, each description is the
+    /// beginning of its words, an equal share each, so that every task is seen.
+    pub fn in_words(&self, bytes_max: usize) -> String {
+        let lines = |share: Option<usize>| {
+            let line = |task: &PlanTask| {
+                let needs: Vec<&str> = task.depends_on.iter().map(TaskId::as_str).collect();
+                let needs = if needs.is_empty() { String::new() } else { format!(" (after {})", needs.join(", ")) };
+                let words = share.map(|chars_max| one_line(&task.description, chars_max));
+                let words = words.as_ref().unwrap_or(&task.description);
+                format!("{} {}: {words}{needs}", task.id, task.role)
+            };
+            self.tasks.iter().map(line).collect::<Vec<_>>().join("\n")
+        };
+        let whole = lines(None);
+        if whole.len() <= bytes_max {
+            return whole;
+        }
+        let left = bytes_max.saturating_sub(lines(Some(0)).len());
+        // A character takes up to four bytes.
+        lines(Some(left / self.tasks.len().max(1) / 4))
+    }
+
     /// The task with this id.
     pub fn task(&self, id: &TaskId) -> Option<&PlanTask> {
         self.tasks.iter().find(|task| task.id == *id)
@@ -317,6 +339,17 @@ mod tests {
             assert!(faults.len() <= FAULTS_MAX + 4, "{} faults", faults.len());
             assert!(faults.iter().all(|fault| fault.len() < 1024), "{faults:?}");
         }
+    }
+
+    #[test]
+    fn every_task_of_a_plan_is_shown() {
+        let small = proposal(&[("a", "look", Some("researcher"), &[]), ("b", "write", Some("coder"), &["a"])]).check();
+        assert_eq!(small.unwrap().in_words(1_000), "t1 researcher: look\nt2 coder: write (after t1)");
+        let (names, long): (Vec<String>, _) =
+            ((0..100).map(|number| format!("a{number}")).collect(), "long ".repeat(1_000));
+        let many: Vec<_> = names.iter().map(|name| (name.as_str(), long.as_str(), Some("qa"), &[][..])).collect();
+        let words = proposal(&many).check().unwrap().in_words(4_096);
+        assert!(words.len() <= 4_096 && words.lines().count() == 100 && words.contains("t100 qa: long"), "{words}");
     }
 
     #[test]

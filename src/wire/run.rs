@@ -134,6 +134,9 @@ pub struct RunView {
     /// What waits for people.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<ItemView>,
+    /// The keys of what people said that this version cannot read; it counts for nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<String>,
 }
 
 /// One task of a run.

@@ -23,3 +23,8 @@ pub fn one_line(text: &str, chars_max: usize) -> String {
         None => line,
     }
 }
+
+/// Bytes of a text inside JSON, without its quotes: a control character takes six.
+pub fn json_bytes(text: &str) -> usize {
+    serde_json::Value::from(text).to_string().len().saturating_sub(2)
+}

@@ -51,6 +51,7 @@ mod outage;
 mod pages;
 mod people;
 mod people_asked;
+mod people_doors;
 mod people_gates;
 mod people_words;
 mod proposals;

@@ -93,7 +93,7 @@ async fn the_nats_tool_is_enough_to_steer() {
     let approved = nats(&server, &["req", "oarlock.control.approve", &format!("{run}/planx1"), "--raw"]).await;
     assert!(approved.out.contains("approved"), "{approved:?}");
     assert_eq!(over(&server, &run).await, RunStatus::Completed);
-    let late = tool(&server, &["approve", run.as_str()]).await;
+    let late = tool(&server, &["approve", run.as_str(), "--as", "ann"]).await;
     assert_eq!(late.code, Some(5), "{late:?}");
 }
 

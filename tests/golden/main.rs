@@ -315,8 +315,9 @@ fn records_and_views() {
                 until: 1_790_604_800,
                 default: Otherwise::Reject,
                 quorum: 2,
-                votes: vec![Vote { by: "ann@desk".into(), says: Said::Approve, at: 1_790_000_060 }],
+                votes: vec![Vote { by: "ann@desk".into(), says: Said::Approve.in_short(), at: 1_790_000_060 }],
             }],
+            unreadable: Vec::new(),
         },
     );
 }

@@ -60,7 +60,7 @@ pub(in crate::cli) struct InboxArgs {
 
 #[derive(Args, Clone, Debug)]
 pub(in crate::cli) struct WhoArgs {
-    /// Who says it; nobody checks it [default: $USER@host]
+    /// Who says it; nobody checks it [default: $USER]
     #[arg(long = "as", value_name = "NAME")]
     pub(in crate::cli) who: Option<String>,
 }
