@@ -53,6 +53,7 @@ mod people;
 mod people_asked;
 mod people_doors;
 mod people_gates;
+mod people_rights;
 mod people_words;
 mod proposals;
 mod question_circles;
