@@ -145,6 +145,16 @@ impl ProposedTask {
     }
 }
 
+/// The beginning of a text on one line, at most `bytes_max` bytes with the `…` where something was cut.
+fn beginning(text: &str, bytes_max: usize) -> String {
+    let line = one_line(text, bytes_max);
+    let keep = bytes_max.saturating_sub('…'.len_utf8());
+    match line.len() > bytes_max {
+        true => format!("{}…", &line[..line.floor_char_boundary(keep)]),
+        false => line,
+    }
+}
+
 impl Plan {
     /// Checks a plan that came over the wire, by the same rule as a proposal.
     pub fn recheck(&self) -> Result<Plan, Vec<String>> {
@@ -170,7 +180,7 @@ impl Plan {
             let line = |task: &PlanTask| {
                 let needs: Vec<&str> = task.depends_on.iter().map(TaskId::as_str).collect();
                 let needs = if needs.is_empty() { String::new() } else { format!(" (after {})", needs.join(", ")) };
-                let words = share.map(|chars_max| one_line(&task.description, chars_max));
+                let words = share.map(|bytes_max| beginning(&task.description, bytes_max));
                 let words = words.as_ref().unwrap_or(&task.description);
                 format!("{} {}: {words}{needs}", task.id, task.role)
             };
@@ -181,8 +191,7 @@ impl Plan {
             return whole;
         }
         let left = bytes_max.saturating_sub(lines(Some(0)).len());
-        // A character takes up to four bytes.
-        lines(Some(left / self.tasks.len().max(1) / 4))
+        lines(Some(left / self.tasks.len().max(1)))
     }
 
     /// The task with this id.

@@ -247,3 +247,37 @@ async fn notes_that_came_side_by_side_keep_within_their_bound() {
     let notes = task["notes"].to_string();
     assert!((48 * 1024..=limits::NOTES_BYTES_MAX + 1_024).contains(&notes.len()), "{} bytes of notes", notes.len());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_in_many_runs_comes_in_pages() {
+    let task = |number: usize| json!({ "id": format!("t{number}"), "role": "researcher", "description": "look ".repeat(600), "depends_on": [] });
+    let plan = json!({ "tasks": (1..=10).map(task).collect::<Vec<_>>() });
+    let (server, _fleet) = planners(&[json_rule(Role::Planner, 0, &plan)]).await;
+    let mut runs = Vec::new();
+    for _ in 0..12 {
+        runs.push(submit(&server, json!({ "approve": "plan" })).await.to_string());
+    }
+    runs.sort_unstable();
+    for run in &runs {
+        parked(&server, &run.parse().unwrap()).await;
+    }
+    // One that asks nobody is not there.
+    submit(&server, json!({})).await;
+    let (mut seen, mut pages, mut after) = (Vec::new(), 0, Value::Null);
+    loop {
+        let answer = control(&server, "inbox", json!({ "after": after })).await;
+        assert!(answer.text().len() < 300 * 1024, "a page of {} bytes", answer.text().len());
+        let page = value(&answer);
+        seen.extend(page["items"].as_array().unwrap().iter().map(|item| item["run"].as_str().unwrap().to_owned()));
+        (pages, after) = (pages + 1, page["after"].clone());
+        if page["more"] == false {
+            break;
+        }
+    }
+    assert_eq!(seen, runs, "each once");
+    assert!(pages > 1 && after.is_null(), "{pages} pages");
+    let listed = tool(&server, &["inbox", "--json"]).await;
+    let listed: Value = serde_json::from_str(&listed.out).unwrap();
+    assert_eq!((listed["items"].as_array().unwrap().len(), &listed["more"]), (12, &Value::Bool(false)));
+    refused(&control(&server, "inbox", json!({ "after": "no/such/place" })).await, "400", &["after"]);
+}
