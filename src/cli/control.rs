@@ -42,12 +42,23 @@ pub(super) async fn ask_slow(bus: &Bus, verb: &str, request: &Value) -> anyhow::
     ask_in_tries(bus, verb, request, CONTROL_SLOW_S).await
 }
 
+/// Where a verb is asked: with the name of who speaks where it can be a part of a subject, so that the server's permissions can
+/// bind the name to the login.
+fn door(bus: &Bus, verb: &str, request: &Value) -> String {
+    let plain =
+        |who: &&str| !who.is_empty() && who.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_@".contains(&byte));
+    match request.get("by").and_then(Value::as_str).filter(plain) {
+        Some(who) => bus.root.control_door(&format!("{verb}.{who}")),
+        None => bus.root.control_door(verb),
+    }
+}
+
 async fn ask_in_tries(bus: &Bus, verb: &str, request: &Value, try_s: u64) -> anyhow::Result<Value> {
     let payload = Bytes::from(request.to_string());
+    let door = door(bus, verb, request);
     let started = Instant::now();
     let answer = loop {
         let request = async_nats::Request::new().payload(payload.clone()).timeout(Some(Duration::from_secs(try_s)));
-        let door = bus.root.control_door(verb);
         let answer = tokio::select! {
             answer = bus.client.send_request(door.clone(), request) => answer,
             () = bus.denied(Use::Publish, &door) => return Err(BusError::Forbidden { subject: door }.into()),

@@ -69,6 +69,18 @@ impl Asked {
         }
     }
 
+    /// The same, said by whom the subject names: the server lets nobody else publish there, if its operator wants it so.
+    ///
+    /// # Errors
+    /// When it claims to be from somebody else.
+    fn spoken_by(mut self, who: Option<&str>) -> Result<Self, String> {
+        let Some(who) = who else { return Ok(self) };
+        match self.by.replace(who.to_owned()) {
+            Some(by) if by != who => Err(format!("the subject speaks for {who:?}, and the request for {by:?}")),
+            _ => Ok(self),
+        }
+    }
+
     /// Who says it, as far as anybody said so.
     pub(super) fn by(&self) -> &str {
         self.by.as_deref().unwrap_or(NOBODY)
@@ -97,7 +109,7 @@ impl Refused {
 }
 
 pub(super) async fn control(of: &Orchestrator, request: &DoorRequest) -> Answer {
-    let verb = request.subject.rsplit('.').next().unwrap_or_default();
+    let (verb, who) = addressed(&request.subject);
     if verb == "list" {
         return list(of).await;
     }
@@ -110,7 +122,7 @@ pub(super) async fn control(of: &Orchestrator, request: &DoorRequest) -> Answer 
             Err(why) => Answer::error(400, &format!("{why}; send nothing, a run's id, or {{\"run\": id}}")),
         };
     }
-    let asked = match read(&request.payload, WORDY.contains(&verb)) {
+    let asked = match read(&request.payload, WORDY.contains(&verb)).and_then(|asked| asked.spoken_by(who)) {
         Ok(asked) => asked,
         Err(why) => return Answer::error(400, &format!("{why}; send a run's id, or {{\"run\": id}}")),
     };
@@ -128,6 +140,12 @@ pub(super) async fn control(of: &Orchestrator, request: &DoorRequest) -> Answer 
         _ => retry::drop_letter(of, &asked).await,
     };
     answer(done).header(HEADER_RUN, run.as_str())
+}
+
+/// The verb of a subject, and who speaks when it names somebody: `….control.approve.ann`.
+fn addressed(subject: &str) -> (&str, Option<&str>) {
+    let place = subject.rsplit(".control.").next().unwrap_or_default();
+    place.split_once('.').map_or((place, None), |(verb, who)| (verb, Some(who)))
 }
 
 fn answer(done: Result<Value, Refused>) -> Answer {

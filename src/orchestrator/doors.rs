@@ -21,7 +21,14 @@ pub fn doors(of: &Arc<Orchestrator>, wait: Duration) -> Vec<Door> {
     let submit = door("submit", root.submit_door(), of, |of, request| async move { submit(&of, &request).await });
     let control =
         door("control", root.control_door("*"), of, |of, request| async move { control::control(&of, &request).await });
-    vec![run, submit, control]
+    let by_name =
+        door(
+            "control-as",
+            root.control_door("*.*"),
+            of,
+            |of, request| async move { control::control(&of, &request).await },
+        );
+    vec![run, submit, control, by_name]
 }
 
 fn door<F>(

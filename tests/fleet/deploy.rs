@@ -43,7 +43,7 @@ async fn nats_conf_is_one_that_a_fleet_runs_on() {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let seen: Value = client.get(format!("{monitor}/jsz")).send().await.unwrap().json().await.unwrap();
     assert_eq!(seen["config"]["sync_always"], true, "{seen}");
-    assert_eq!(seen["streams"], 9, "{seen}");
+    assert_eq!(seen["streams"], 10, "{seen}");
     server.kill().unwrap();
     server.wait().unwrap();
 }

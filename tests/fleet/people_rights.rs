@@ -22,7 +22,8 @@ fn password(user: &str) -> String {
 /// The users file as an operator takes it, with its passwords.
 fn users() -> String {
     let mut text = std::fs::read_to_string(USERS).unwrap();
-    for user in ["people", "askers", "orchestrators", "workers"] {
+    text = text.replace("#: ", "");
+    for user in ["ann", "people", "askers", "orchestrators", "workers"] {
         let variable = format!("$OARLOCK_{}_PASSWORD", user.to_uppercase());
         assert!(text.contains(&variable), "{variable}");
         text = text.replace(&variable, &password(user));
@@ -110,6 +111,18 @@ async fn only_people_decide_and_nobody_writes_what_people_say() {
     workers.client.publish(forged.clone(), "{}".into()).await.unwrap();
     assert!(tokio::time::timeout(Duration::from_secs(10), workers.denied(Use::Publish, &forged)).await.is_ok());
     assert!(store.inputs.of_run(&run, 0).await.unwrap().is_empty());
+    // Ann's login speaks for ann alone.
+    let ann = login(&closed.url, "ann").await;
+    for verb in ["control.approve", "control.approve.bob"] {
+        assert_eq!(ask(&ann, verb, approve.clone()).await, None, "ann may use {verb}");
+    }
+    let as_bob = json!({ "run": run, "item": "planx1", "by": "bob" });
+    assert!(ask(&ann, "control.approve.ann", as_bob).await.unwrap().contains("speaks for"));
+    assert!(store.inputs.of_run(&run, 0).await.unwrap().is_empty());
+    let hers = [("NATS_USER", "ann"), ("NATS_PASSWORD", "ofann1")];
+    let noted = with(&open, &hers, &["note", run.as_str(), "be kind", "--as", "ann", "--server", &closed.url]).await;
+    assert_eq!(noted.code, Some(0), "{noted:?}");
+    assert_eq!(store.inputs.of_run(&run, 0).await.unwrap()[0].input.by, "ann");
     let (word, url) = (password("people"), ["--server", closed.url.as_str()]);
     let tool = async |arguments: &[&str]| {
         let variables = [("NATS_USER", "people"), ("NATS_PASSWORD", word.as_str())];
