@@ -271,7 +271,7 @@ impl Drive<'_> {
         }
         for Sent { job, paused, .. } in late {
             let failure = self.of.late(&job, paused).await;
-            self.settle(Point::Refuse, job, failure).await?;
+            self.settle(Point::Late, job, failure).await?;
         }
         Ok(Ok(()))
     }
