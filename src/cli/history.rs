@@ -10,7 +10,7 @@ use super::logs::moment;
 use super::show::story;
 use super::story::{Story, Try, first_line};
 use crate::store::Store;
-use crate::wire::{ContentHash, ItemId, MessageType, Party, Role, Said, TaskId};
+use crate::wire::{ContentHash, Input, ItemId, MessageType, Party, Role, Said, TaskId, one_line};
 
 /// Digits of a hash that a line shows.
 const HASH_DIGITS: usize = 12;
@@ -59,9 +59,7 @@ pub(super) async fn history(config: &Config, args: HistoryArgs) -> anyhow::Resul
                 item: &input.item,
                 says: &input.says,
             })?,
-            false => format!("{:<14}{:<13}→ {:<13} {}", clock(&at), input.by, input.item, words(&input.says))
-                .trim_end()
-                .to_owned(),
+            false => said_row(clock(&at), &input),
         };
         rows.push((at, text));
     }
@@ -91,13 +89,15 @@ fn clock(at: &str) -> &str {
     at.split_once('T').map_or("", |(_, time)| time.trim_end_matches('Z'))
 }
 
-fn words(says: &Said) -> String {
-    match says {
-        Said::Reject { reason } => format!("reject: {}", first_line(reason)),
-        Said::Answer { text } => format!("answer: {}", first_line(text)),
-        Said::Note { text } => format!("note: {}", first_line(text)),
-        says => says.name().to_owned(),
-    }
+fn said_row(time: &str, input: &Input) -> String {
+    let words = match &input.says {
+        Said::Reject { reason: text } | Said::Answer { text } | Said::Note { text } => {
+            one_line(&first_line(text), usize::MAX)
+        }
+        _ => String::new(),
+    };
+    let (to, kind, item) = (Role::Orchestrator.name(), input.says.name(), input.item.as_str());
+    format!("{time:<14}{:<13}→ {to:<13} {kind:<9} {item:<9} {words}", input.by).trim_end().to_owned()
 }
 
 fn row(line: &Line) -> String {

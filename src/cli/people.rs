@@ -14,7 +14,7 @@ use crate::bus::Bus;
 use crate::bus::clock::since;
 use crate::store::Store;
 use crate::wire::subject::TaskSubject;
-use crate::wire::{ItemKind, ItemView, Otherwise, Plan, Report, Role, RunId, RunStatus, RunView, TaskId};
+use crate::wire::{ItemKind, ItemView, Otherwise, Plan, Report, Role, RunId, RunView, TaskId};
 
 /// Pages of what waits that one look reads.
 const INBOX_PAGES_MAX: usize = 20;
@@ -99,14 +99,9 @@ pub(super) fn line(item: &ItemView, now: i64) -> String {
     format!("{what}, since {waited}; in {left} {default}{quorum}")
 }
 
-/// A line for each thing of a run that waits, with what to do about it. The orchestrators' role files may make things wait
-/// that this machine's do not: then they are asked.
+/// A line for each thing of a run that waits, with what to do about it.
 pub(super) fn all_waits(view: &RunView, now: i64) -> Vec<(TaskId, String)> {
-    let run = &view.run;
-    match view.waiting.is_empty() && view.status == RunStatus::InputRequired {
-        true => vec![(TaskId::run(), format!("waits for a person: oarlock inbox {run}"))],
-        false => view.waiting.iter().map(|item| (item.task.clone(), waits(run, item, now))).collect(),
-    }
+    view.waiting.iter().map(|item| (item.task.clone(), waits(&view.run, item, now))).collect()
 }
 
 fn waits(run: &RunId, item: &ItemView, now: i64) -> String {

@@ -134,7 +134,7 @@ impl Screen {
             // It is about to be asked.
             (EventKind::Waiting, Some(task), _) if self.asks && *task != TaskId::run() => {}
             // Whole, because it says how to answer.
-            (kind, ..) if about_people(kind) => self.line(&format!("  · {}", event.text.replace('\n', " ")), "·"),
+            (kind, ..) if about_people(kind) => self.line(&format!("  · {}", one_line(&event.text, usize::MAX)), "·"),
             (EventKind::Completed, Some(task), Some(attempt)) => self.end(event, task, attempt, "✓", &text),
             (EventKind::Question, Some(task), Some(attempt)) => self.end(event, task, attempt, "·", &text),
             (EventKind::Rejected | EventKind::Failed, Some(task), Some(attempt)) => {

@@ -36,13 +36,14 @@ pub(super) fn within_s(facts: &super::Facts, item: &Item) -> u64 {
     if item.kind == ItemKind::Pause { limits::PAUSED_S_MAX } else { facts.goal.gates.within_s }
 }
 
-/// A time as people say it.
+/// A time as people say it, rounded.
 fn in_words(time: Duration) -> String {
+    let rounded = |unit_s: u64| (time.as_secs() + unit_s / 2) / unit_s;
     match time.as_secs() {
-        seconds @ 0..120 => format!("{seconds} s"),
-        seconds @ 120..7_200 => format!("{} min", seconds / 60),
-        seconds @ 7_200..172_800 => format!("{} h", seconds / 3_600),
-        seconds => format!("{} days", seconds / 86_400),
+        0..120 => format!("{} s", rounded(1)),
+        120..7_200 => format!("{} min", rounded(60)),
+        7_200..172_800 => format!("{} h", rounded(3_600)),
+        _ => format!("{} days", rounded(86_400)),
     }
 }
 

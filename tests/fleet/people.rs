@@ -184,6 +184,21 @@ async fn a_deadline_stands_for_who_does_not_answer() {
     server.assert_nothing_left().await;
 }
 
+/// The name of what the clock says is taken, and what stands there cannot be read: the time is over all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_stands_whose_mark_is_damaged() {
+    let (server, _fleet) = fleet().await;
+    let run = submit(&server, json!({ "approve": "plan", "within_s": 3 })).await;
+    parked(&server, &run).await;
+    let runs = server.bus.js.get_key_value(server.bus.root.runs_bucket()).await.unwrap();
+    for mark in ["escalated", "lapse"] {
+        runs.put(format!("{run}.in.planx1.{mark}"), "damaged".into()).await.unwrap();
+    }
+    assert_eq!(over(&server, &run).await, RunStatus::Failed);
+    assert_eq!(result(&server, &run).await.failure().map(|failure| failure.kind), Some(FailureKind::Unanswered));
+    server.assert_nothing_left().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_waits_a_week_costs_one_message_on_the_schedule() {
     let (server, _fleet) = fleet().await;
