@@ -109,7 +109,6 @@ async fn a_stop_for_exchanges_waits_for_what_is_under_way() {
             orchestrators = cast_with(&server, &story, &[Role::Orchestrator], &settings).await;
         }
         assert_eq!(ended(&server, &run).await.status, RunStatus::Failed);
-        drop(orchestrators);
         let failure = result(&server, &run).await.failure().expect("a failure").clone();
         assert_eq!(failure.kind, FailureKind::MaxIterations, "{failure}");
         assert!(failure.message.contains("exchanges_max is 6"), "{failure}");
@@ -118,5 +117,6 @@ async fn a_stop_for_exchanges_waits_for_what_is_under_way() {
         assert!(matches!(paid.outcome, Outcome::Completed { .. }), "it was thrown away: {paid:?}");
         assert_eq!(server.store.runs.history(&run).await.unwrap().len(), 3, "nothing new was sent");
         server.assert_nothing_left().await;
+        drop(orchestrators);
     }
 }
