@@ -272,8 +272,11 @@ pub(super) async fn hold(of: &Orchestrator, asked: &Asked, says: &Said) -> Resul
     let run = &asked.run;
     let status = if *says == Said::Pause { "paused" } else { "resumed" };
     let mut facts = alive(of, run).await?;
+    let mut taken = 0;
     for _ in 0..HOLD_TRIES_MAX {
         let (number, last) = gates::holds(&facts);
+        // The next name may be taken by what cannot be read.
+        let number = number.max(taken);
         let is_so = last.map_or(*says == Said::Resume, |last| last.input.says == *says);
         if is_so {
             let number = last.map_or(0, |last| last.revision);
@@ -288,7 +291,9 @@ pub(super) async fn hold(of: &Orchestrator, asked: &Asked, says: &Said) -> Resul
             rouse(&of.bus, &of.store, run, TaskId::input(revision)).await?;
             return Ok(json!({ "run": run, "status": status }));
         }
-        facts.hear(&of.store, run).await?;
+        if facts.hear(&of.store, run).await?.is_none() {
+            taken = number + 1;
+        }
     }
     conflict(format!("run {run} is being paused and resumed by others; try again"))
 }

@@ -302,7 +302,7 @@ pub(super) fn files_in_sight(
     if let Some(plan) = &facts.plan {
         let before = match plan.task(id) {
             Some(_) => plan.ancestors(id).into_iter().map(|task| &task.id).collect::<Vec<_>>(),
-            None => plan.tasks.iter().map(|task| &task.id).collect(),
+            None => plan.tasks.iter().map(|task| &task.id).filter(|id| questions::done(facts, id).is_some()).collect(),
         };
         for id in before {
             files.add(latest(id));

@@ -206,15 +206,11 @@ pub(super) fn paused(facts: &Facts) -> Option<Item> {
 
 /// How many pauses and resumptions this generation has, and the last of them.
 pub(super) fn holds(facts: &Facts) -> (u32, Option<&Heard>) {
-    let (mut number, mut last) = (0, None);
-    loop {
-        let item = ItemId::hold(facts.generation, number + 1);
-        let set = |heard: &&Heard| heard.input.item == item && matches!(heard.input.says, Said::Pause | Said::Resume);
-        match facts.inputs.iter().find(set) {
-            Some(heard) => (number, last) = (number + 1, Some(heard)),
-            None => return (number, last),
-        }
-    }
+    let set = |heard: &Heard| matches!(heard.input.says, Said::Pause | Said::Resume);
+    let number = |heard: &&Heard| heard.input.item.held(facts.generation);
+    let numbered = facts.inputs.iter().filter(|heard| set(heard)).filter_map(|heard| Some((number(&heard)?, heard)));
+    // One that cannot be read leaves a gap.
+    numbered.max_by_key(|(number, _)| *number).map_or((0, None), |(number, heard)| (number, Some(heard)))
 }
 
 /// True when the pause in force was not ended in time.

@@ -91,3 +91,17 @@ fn a_gate_of_the_operator_is_never_passed_by_default() {
     let Step::Fail(failure) = next(&facts, &Rules::default()) else { panic!("it went on") };
     assert_eq!(failure.kind, FailureKind::Unanswered);
 }
+
+#[test]
+fn a_pause_that_cannot_be_read_leaves_a_gap_and_the_newest_counts() {
+    let mut facts = gated(1, Otherwise::Reject);
+    let set = |number: u32, says: Said| {
+        let input = Input::new(ItemId::hold(facts.generation, number), "ann", says);
+        Heard { input, revision: number.into(), at: 0 }
+    };
+    let said = [set(1, Said::Pause), set(3, Said::Pause), set(4, Said::Resume)];
+    facts.inputs.extend(said[..2].to_vec());
+    assert_eq!((holds(&facts).0, paused(&facts).is_some()), (3, true));
+    facts.inputs.push(said[2].clone());
+    assert_eq!((holds(&facts).0, paused(&facts).is_some()), (4, false));
+}

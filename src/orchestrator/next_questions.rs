@@ -82,6 +82,27 @@ fn a_question_to_a_task_waits_for_it_and_one_to_nobody_is_refused() {
 }
 
 #[test]
+fn a_question_is_no_way_past_a_gate() {
+    let mut facts = after(documents(), &[("t1", 1, asks("t2")), ("t2", 1, done(None))]);
+    facts.goal.gated = vec![Role::Documenter];
+    assert_eq!(next(&facts, &rules()), Step::Wait);
+    let about = |facts: &Facts| crate::orchestrator::questions::done(facts, &id(2)).is_some();
+    assert!(!about(&facts));
+    let say = |says: Said, revision: u64| Heard {
+        input: Input::new(ItemId::of(&id(2), u32::try_from(revision).unwrap()), "ann", says),
+        revision,
+        at: 0,
+    };
+    facts.inputs.push(say(Said::Reject { reason: "no".into() }, 1));
+    assert_eq!(wanted(&next(&facts, &rules())), ["documenter t2.2"]);
+    facts.absorb(reply(Role::Documenter, &id(2), 2, done(None)));
+    assert_eq!(next(&facts, &rules()), Step::Wait);
+    facts.inputs.push(say(Said::Approve, 2));
+    assert!(about(&facts));
+    assert_eq!(wanted(&next(&facts, &rules())), ["documenter t1q1.1"]);
+}
+
+#[test]
 fn a_person_is_asked_once_and_the_first_answer_counts() {
     let mut facts = after(documents(), &[("t1", 1, asks("user")), ("t2", 1, done(None))]);
     facts.goal.gates = Gates { ask: true, ..Gates::default() };

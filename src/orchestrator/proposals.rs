@@ -37,7 +37,9 @@ impl Drive<'_> {
             let Ok(void) = void(&self.facts, &self.of.settings.rules, &open) else {
                 // The run ends here; should it be tried again, this is decided on then.
                 self.facts.undecided.push(open);
-                self.facts.undecided.extend(replies);
+                for reply in replies {
+                    self.take_in(reply).await;
+                }
                 return Ok(Ok(()));
             };
             if let Err(lost) = self.lease.hold(&self.of.store).await? {

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::facts::Facts;
-use super::gates::{self, Item};
+use super::gates::{self, Decision, Gate, Item, gate};
 use super::next::{Attempts, Job, Rules, Step, job};
 use crate::store::Heard;
 use crate::wire::{
@@ -299,9 +299,12 @@ impl<'a> Questions<'a> {
     }
 }
 
-/// The newest reply of a task that is done, in this generation.
+/// The newest reply of a task that is done, in this generation. What waits for people, or was rejected by them, is not done: a
+/// question is no way past a gate.
 pub(super) fn done<'a>(facts: &'a Facts, id: &TaskId) -> Option<&'a Reply> {
-    facts.last_completed(id, facts.first(id)..=facts.newest(id).max(facts.first(id)))
+    let last = facts.last_completed(id, facts.first(id)..=facts.newest(id).max(facts.first(id)))?;
+    let passed = |gate: Gate<'_>| matches!(gate, Gate::Passed(None | Some(Decision::Approved | Decision::Edited(_))));
+    Some(last).filter(|reply| passed(gate(facts, reply)))
 }
 
 /// Who asked, and what, when a task is a question.

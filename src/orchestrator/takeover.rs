@@ -15,31 +15,33 @@ use crate::wire::{Outcome, Reply, Role, RunId, Task, TaskId};
 impl Drive<'_> {
     /// Makes the facts whole that a holder before us left in parts, and keeps an eye on what it sent.
     pub(super) async fn take_over(&mut self) -> Result<(), StoreError> {
-        self.fill_history().await?;
+        let waiting = queued(&self.of.bus, &self.lease.run).await?;
         let now = self.of.bus.server_now().await?;
-        self.watch_rest(now);
+        self.fill_history(&waiting, now).await?;
+        self.watch_rest(&waiting, now);
         Ok(())
     }
 
     /// What was done, or is on its way, was asked for: an entry of the history whose write failed while its task got through
     /// is written now.
-    async fn fill_history(&mut self) -> Result<(), StoreError> {
+    async fn fill_history(&mut self, waiting: &[Task], now: i64) -> Result<(), StoreError> {
         let unknown = |task: &TaskId, attempt: u32| self.facts.request_of(task, attempt).is_none();
-        let missing =
-            |reply: &&Reply| matches!(reply.outcome, Outcome::Completed { .. }) && unknown(&reply.task, reply.attempt);
+        // What a holder declared by itself, no worker was asked.
+        let asked = |reply: &Reply| matches!(reply.outcome, Outcome::Completed { .. }) || reply.usage.calls > 0;
+        let missing = |reply: &&Reply| asked(reply) && unknown(&reply.task, reply.attempt);
         let done: Vec<&Reply> = self.facts.results.values().filter(missing).collect();
-        let mut waiting = queued(&self.of.bus, &self.lease.run).await?;
-        waiting.retain(|task| unknown(&task.id, task.attempt) && self.facts.result(&task.id, task.attempt).is_none());
+        let open = |task: &&Task| self.facts.result(&task.id, task.attempt).is_none();
+        let waiting: Vec<&Task> = waiting.iter().filter(open).filter(|task| unknown(&task.id, task.attempt)).collect();
         if done.is_empty() && waiting.is_empty() {
             return Ok(());
         }
-        let (attempts, now) = (self.attempts(), self.of.bus.server_now().await?);
+        let attempts = self.attempts();
         let dispatch = self.dispatch(&attempts);
         let mut entries = Vec::new();
         for reply in done {
             let (task, role, attempt) = (reply.task.clone(), reply.role, reply.attempt);
             let job = Job { task, role, attempt, delay: Duration::ZERO };
-            entries.push((dispatch.message(&dispatch.task(&job, self.of.limit(role))), 0));
+            entries.push((dispatch.message(&dispatch.task(&job, self.of.limit(role))), now));
         }
         entries.extend(waiting.iter().map(|task| (dispatch.message(task), now)));
         for (message, at) in entries {
@@ -52,8 +54,9 @@ impl Drive<'_> {
         Ok(())
     }
 
-    /// What has no reply, and is not going to be sent again, is under way as well: its budget is reserved, and its time ends.
-    fn watch_rest(&mut self, now: i64) {
+    /// What is on a queue or the schedule, and is not going to be sent again, is under way as well: its budget is reserved, and
+    /// its time ends. What is nowhere was never sent, and is sent when it is its turn.
+    fn watch_rest(&mut self, waiting: &[Task], now: i64) {
         let rules = &self.of.settings.rules;
         let wanted = match next(&self.facts, rules) {
             Step::Want(jobs) => jobs,
@@ -61,7 +64,8 @@ impl Drive<'_> {
         };
         let is_wanted = |task: &TaskId, attempt| wanted.iter().any(|job| job.task == *task && job.attempt == attempt);
         for (role, (task, attempt)) in self.facts.unanswered() {
-            if !is_wanted(&task, attempt) {
+            let is_there = waiting.iter().any(|one| one.id == task && one.attempt == attempt);
+            if is_there && !is_wanted(&task, attempt) {
                 let job = job(&self.facts, rules, &task, role, attempt);
                 let deadline = self.deadline(&job, now, 0);
                 let sent = Sent { job, over: Instant::now() + deadline.left(now), paused: deadline.paused };

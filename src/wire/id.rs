@@ -199,9 +199,15 @@ impl ItemId {
         Self(format!("{task}x{attempt}"))
     }
 
-    /// The `number`-th pause or resumption of a generation, from 1: odd ones are pauses.
+    /// The `number`-th pause or resumption of a generation, from 1.
     pub fn hold(generation: u32, number: u32) -> Self {
         Self(format!("hold{generation}x{number}"))
+    }
+
+    /// The number of a pause or resumption of this generation; `None` for anything else.
+    pub fn held(&self, generation: u32) -> Option<u32> {
+        let (of, number) = self.0.strip_prefix("hold")?.split_once('x')?;
+        (of.parse() == Ok(generation)).then(|| number.parse().ok())?
     }
 
     /// What the run's tasks should know.

@@ -17,8 +17,7 @@ use crate::story::{
 /// How long a process may take to find out that it has no business here.
 const SOON: Duration = Duration::from_secs(20);
 /// What only those need who decide about runs.
-const PEOPLES: &str =
-    r#""oarlock.control.approve", "oarlock.control.reject", "oarlock.control.edit", "$KV.oarlock_runs.>""#;
+const PEOPLES: &str = r#""oarlock.control.approve.>", "oarlock.control.approve", "oarlock.control.reject", "oarlock.control.reject.>", "oarlock.control.edit", "oarlock.control.edit.>", "$KV.oarlock_runs.>""#;
 const PASSWORD: &str = "s3cret-of-the-test";
 /// A key pair from the server's own documentation, and the seed of another.
 const NKEY: &str = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4";
