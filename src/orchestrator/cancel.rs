@@ -46,7 +46,7 @@ async fn cancel_run(of: &Orchestrator, run: &RunId, record: &RunRecord, outcome:
         return Err(Refused::Because(409, format!("run {run} has {how} already; there is nothing to cancel")));
     }
     wake(&of.bus, Point::Start, run, TaskId::cancel(), record.generation).await?;
-    finish::epilogue(&of.store, run, record).await?;
+    finish::epilogue(&of.bus, &of.store, run, record).await?;
     of.store.results.nudge(run).await;
     Ok(json!({ "run": run, "status": "canceled" }))
 }

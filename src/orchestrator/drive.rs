@@ -155,7 +155,7 @@ impl<'a> Drive<'a> {
             Stop::Lost(lost) => {
                 // What we sent may have come after the tidying up of whoever ended the run.
                 if lost.superseded {
-                    finish::epilogue(&self.of.store, &self.lease.run, &self.lease.record).await?;
+                    finish::epilogue(&self.of.bus, &self.of.store, &self.lease.run, &self.lease.record).await?;
                 }
                 forsaken(&lost)
             }
@@ -328,7 +328,8 @@ impl<'a> Drive<'a> {
         if let Err(lost) = self.lease.hold(&self.of.store).await? {
             return Ok(Stop::Lost(lost));
         }
-        let done = finish::finish(&self.of.bus, &self.of.store, &mut self.lease, &self.facts, reply).await?;
+        let (of, day) = (self.of, self.tenancy.day.clone());
+        let done = finish::finish(&of.bus, &of.store, &mut self.lease, &self.facts, day, reply).await?;
         Ok(done.map_or_else(Stop::Lost, |()| Stop::Ended))
     }
 

@@ -10,8 +10,8 @@ use crate::bus::{Bus, Point};
 use crate::store::{Store, StoreError, Stored};
 use crate::wire::subject::TaskSubject;
 use crate::wire::{
-    Canary, Event, EventKind, Failure, Outcome, Reply, Report, Role, RunId, RunRecord, RunStatus, TaskId, TestReport,
-    limits,
+    Canary, Event, EventKind, Failure, Outcome, Reply, Report, Role, RunId, RunRecord, RunStatus, TaskId, TenantDay,
+    TestReport, limits,
 };
 
 /// Tests of a run's report that name their failures.
@@ -71,12 +71,13 @@ fn summed<'a>(reports: impl Iterator<Item = &'a TestReport>) -> Option<TestRepor
     })
 }
 
-/// Stores the run's reply, or finds the one that was first, and tidies up after it.
+/// Stores the run's reply, or finds the one that was first, and tidies up after it; `day` is that of which its holder took last.
 pub(super) async fn finish(
     bus: &Bus,
     store: &Store,
     lease: &mut Lease,
     facts: &Facts,
+    day: Option<TenantDay>,
     reply: Reply,
 ) -> Result<Result<(), Lost>, StoreError> {
     let reply = match store.results.publish(Point::Result, &reply).await? {
@@ -90,7 +91,7 @@ pub(super) async fn finish(
     if let Err(lost) = lease.write(store, Point::End, |record| end(record, status)).await? {
         return Ok(Err(lost));
     }
-    settle(store, &lease.run, facts, true).await?;
+    settle(bus, store, &lease.run, facts, day, true).await?;
     store.janitor.drop_schedules(&lease.run, schedules).await?;
     let event = Event { usage: Some(reply.usage), ..Event::of_run(&lease.run, EventKind::Finished, status.name()) };
     bus.tell(&event).await;
@@ -98,7 +99,7 @@ pub(super) async fn finish(
 }
 
 /// The epilogue of a run that somebody else finished: whoever that was may have died before doing it.
-pub(super) async fn epilogue(store: &Store, run: &RunId, record: &RunRecord) -> Result<(), StoreError> {
+pub(super) async fn epilogue(bus: &Bus, store: &Store, run: &RunId, record: &RunRecord) -> Result<(), StoreError> {
     let result = TaskSubject::of_run(run, record.generation);
     let (Some(reply), Some(facts)) =
         (store.results.known(&result).await?, Facts::without_people(store, run, record).await?)
@@ -127,7 +128,7 @@ pub(super) async fn epilogue(store: &Store, run: &RunId, record: &RunRecord) -> 
             break;
         }
     }
-    settle(store, run, &facts, true).await
+    settle(bus, store, run, &facts, None, true).await
 }
 
 /// Every attempt that was asked for gets an answer: its worker stops, and its queue entry is acknowledged unread.

@@ -144,7 +144,7 @@ impl Handler for Orchestrator {
             Ok(Claim::Again) => Ok(again),
             Ok(Claim::Held(lease)) => Ok(Drive::run(self, *lease, stop).await),
             Ok(Claim::Finished(record)) => {
-                finish::epilogue(&self.store, &delivery.to.run, &record).await.map(|()| Done::Ack)
+                finish::epilogue(&self.bus, &self.store, &delivery.to.run, &record).await.map(|()| Done::Ack)
             }
             Err(error) => Err(error),
         };

@@ -35,7 +35,7 @@ pub(super) async fn retry(of: &Orchestrator, asked: &Asked) -> Result<Value, Ref
                 // Its result is there, and whoever stored it has not tidied up yet.
                 let result = TaskSubject::of_run(&asked.run, recorded.record.generation);
                 if of.store.results.get(&result).await?.is_some() {
-                    finish::epilogue(&of.store, &asked.run, &recorded.record).await?;
+                    finish::epilogue(&of.bus, &of.store, &asked.run, &recorded.record).await?;
                     continue;
                 }
                 let why = format!("run {} is {}; cancel it before it is tried again", asked.run, status.name());

@@ -68,27 +68,27 @@ impl Drive<'_> {
         };
         // What a person is asked is written down, and costs nothing.
         let (people, jobs): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(Job::is_for_people);
-        let (people, made): (Vec<_>, Vec<_>) =
+        let (people, mut made): (Vec<_>, Vec<_>) =
             (people.into_iter().map(made).collect(), jobs.into_iter().map(made).collect());
         let needs = self.needs(&made);
         let under_way = self.open().count() + made.len() - needs.len();
-        let granted = match self.granted(&made, &needs, under_way) {
+        let mut granted = match self.granted(&made, &needs, under_way) {
             Ok(granted) => granted,
             Err(failure) => return Ok(Err(Unsent::Failed(failure))),
         };
+        granted.resize(made.len() + people.len(), Some(Allowance::default()));
+        made.extend(people);
+        // What will not be sent takes nothing of the tenant's day.
+        let wanted = self.funded(&attempts, &made, &granted);
+        let refused = self.looping(&wanted);
+        if refused.is_some() {
+            (made, granted) = made.into_iter().zip(granted).filter(|((_, _, known), _)| *known).unzip();
+        }
         let granted = match self.within_tenant(&made, &needs, granted, now).await? {
             Ok(granted) => granted,
             Err(unsent) => return Ok(Err(unsent)),
         };
-        let granted = granted.into_iter().chain(vec![Some(Allowance::default()); people.len()]);
-        let dispatch = self.dispatch(&attempts);
-        // Those without a budget wait until something of the run's is given back.
-        let funded = made.into_iter().chain(people).zip(granted).filter_map(|((job, task, known), budget)| {
-            let task = Task { budget: Some(budget?).filter(|_| !job.is_for_people()), ..task };
-            let message = dispatch.message(&task);
-            Some((job, task, message, known))
-        });
-        let (tasks, refused) = self.admitted(funded.collect());
+        let tasks = self.funded(&attempts, &made, &granted);
         let people = tasks.iter().any(|(job, ..)| job.is_for_people());
         match refused {
             // What is under way was paid for, and may finish; after that the same message is refused again.
@@ -97,22 +97,23 @@ impl Drive<'_> {
         }
     }
 
-    /// Those of `tasks` that may be sent: all, or when one of them would be a loop or one too many, those alone that were asked
-    /// for before.
-    fn admitted(&mut self, mut tasks: Vec<Made>) -> (Vec<Made>, Option<LoopFound>) {
+    /// The requests for those of `tasks` that have a budget; the others wait until something of the run's is given back.
+    fn funded(&self, attempts: &Attempts, tasks: &[(Job, Task, bool)], granted: &[Option<Allowance>]) -> Vec<Made> {
+        let dispatch = self.dispatch(attempts);
+        let funded = tasks.iter().zip(granted).filter_map(|((job, task, known), budget)| {
+            let task = Task { budget: Some((*budget)?).filter(|_| !job.is_for_people()), ..task.clone() };
+            let message = dispatch.message(&task);
+            Some((job.clone(), task, message, *known))
+        });
+        funded.collect()
+    }
+
+    /// Why none of `tasks` may be sent but those that were asked for before: one of the others would be a loop, or one too many.
+    fn looping(&mut self, tasks: &[Made]) -> Option<LoopFound> {
         self.loops.catch_up(self.facts.messages());
         let (mut loops, bounds) = (self.loops.clone(), self.loop_bounds());
         let mut new = tasks.iter().filter(|(_, _, _, known)| !known);
-        match new.try_for_each(|(_, _, message, _)| loops.admit(message, bounds)) {
-            Ok(()) => {
-                self.loops = loops;
-                (tasks, None)
-            }
-            Err(found) => {
-                tasks.retain(|(_, _, _, known)| *known);
-                (tasks, Some(found))
-            }
-        }
+        new.try_for_each(|(_, _, message, _)| loops.admit(message, bounds)).err()
     }
 
     /// Publishes history entries and tasks, all of them before the first acknowledgement is awaited; of a question to a person

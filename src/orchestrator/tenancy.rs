@@ -12,7 +12,8 @@ use super::facts::Facts;
 use super::ledger::{Need, Share};
 use super::next::Job;
 use super::send::Unsent;
-use super::tenants::{Ask, Sums, Used, Verdict, all_of, exhausted, more, share, shares, sum};
+use super::tenants::{Ask, Sums, Used, Verdict, all_of, days, exhausted, more, share, shares, sum};
+use crate::bus::Bus;
 use crate::store::{Store, StoreError};
 use crate::wire::{
     Allowance, Event, EventKind, Failure, FailureKind, Purse, RunId, Spending, Task, Tenant, TenantDay, limits,
@@ -27,7 +28,7 @@ const LOOK_AGAIN_MS: u64 = 3_000;
 #[derive(Default)]
 pub(super) struct Tenancy {
     /// The day of what follows.
-    day: Option<TenantDay>,
+    pub(super) day: Option<TenantDay>,
     /// The run's part, as it was written last.
     own: Spending,
     /// What all runs took then.
@@ -55,20 +56,33 @@ pub(super) async fn refused(of: &Orchestrator, tenant: &Tenant) -> Result<Option
     Ok(why.map(|why| format!("budget exceeded: {why}; give the goal again tomorrow, or have {} raised", more(tenant))))
 }
 
-/// Gives back what a run has taken of its tenant's day and does not use: all that is not spent when it is `over`, else all that is
-/// not under way.
+/// Gives back what a run has taken of its tenant's days and does not use: all that is not spent when it is `over`, else all that is
+/// not under way. `day` is the one of which its holder took last; whoever does not know it looks at today and at the day of the
+/// last request.
 ///
 /// # Errors
 /// When the store cannot be used, or others changed the same [`TAKE_TRIES_MAX`] times.
-pub(super) async fn settle(store: &Store, run: &RunId, facts: &Facts, over: bool) -> Result<(), StoreError> {
-    let Some(at) = facts.requests.iter().map(|entry| entry.at).max() else { return Ok(()) };
-    let day = TenantDay::of(&facts.goal.tenant, at);
-    let used = Used::of(facts, &day);
+pub(super) async fn settle(
+    bus: &Bus,
+    store: &Store,
+    run: &RunId,
+    facts: &Facts,
+    day: Option<TenantDay>,
+    over: bool,
+) -> Result<(), StoreError> {
+    for day in days(facts, day, bus.server_now().await?) {
+        settle_day(store, run, facts, &day, over).await?;
+    }
+    Ok(())
+}
+
+async fn settle_day(store: &Store, run: &RunId, facts: &Facts, day: &TenantDay, over: bool) -> Result<(), StoreError> {
+    let used = Used::of(facts, day);
     let taken = if over { used.spent } else { used.total() };
     let own = Spending { spent: used.spent, taken, ..Spending::default() };
     for _ in 0..TAKE_TRIES_MAX {
-        let book = store.spent.book(&day, run).await?;
-        if own == book.own || store.spent.change(&day, run, &book, own).await?.is_some() {
+        let book = store.spent.book(day, run).await?;
+        if own == book.own || store.spent.change(day, run, &book, own).await?.is_some() {
             return Ok(());
         }
     }
@@ -98,7 +112,8 @@ impl Drive<'_> {
             return Ok(Ok(granted));
         }
         let role = needs.first().map(|need| need.role.to_string()).unwrap_or_default();
-        let under_way = self.open().count() + tasks.iter().filter(|(_, _, known)| *known).count();
+        let under_way =
+            self.open().count() + tasks.iter().filter(|(job, _, known)| *known && !job.is_for_people()).count();
         let given = match self.take(&asks, limit, now).await? {
             Ok((given, all, verdict)) => {
                 self.tell_tenant(all.spent, limit, verdict).await;
@@ -216,7 +231,8 @@ impl Drive<'_> {
         if let Err(lost) = self.lease.prove(&self.of.store).await? {
             return Ok(Err(lost));
         }
-        settle(&self.of.store, &self.lease.run, &self.facts, false).await?;
+        let day = self.tenancy.day.clone();
+        settle(&self.of.bus, &self.of.store, &self.lease.run, &self.facts, day, false).await?;
         (self.tenancy.day, self.tenancy.given_back) = (None, true);
         Ok(Ok(()))
     }

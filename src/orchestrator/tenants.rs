@@ -91,6 +91,20 @@ impl Used {
     }
 }
 
+/// The days of which a run may have taken something that it does not use: the one of which its holder took last as far as that is
+/// known, that of its last request, and today, for one that took and died before it sent.
+pub(super) fn days(facts: &Facts, day: Option<TenantDay>, now: i64) -> Vec<TenantDay> {
+    let last = facts.requests.iter().map(|entry| entry.at).max();
+    let mut days: Vec<TenantDay> = day.into_iter().collect();
+    for at in last.into_iter().chain([now]) {
+        let day = TenantDay::of(&facts.goal.tenant, at);
+        if !days.contains(&day) {
+            days.push(day);
+        }
+    }
+    days
+}
+
 /// What a task that is to be sent wants of the day.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ask {

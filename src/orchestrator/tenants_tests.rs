@@ -4,7 +4,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::Role;
+use crate::store::HistoryEntry;
+use crate::wire::{Goal, Message, MessageType, Metadata, Party, Role, RunId, TaskId};
 
 /// Turns after which a run that has not ended never will.
 const TURNS_MAX: usize = 20_000;
@@ -19,6 +20,15 @@ fn need(call: u64) -> Need {
 
 fn ask(call: u64, limit: Purse) -> Ask {
     Ask::of(&need(call), Allowance::default(), limit)
+}
+
+fn request(facts: &mut Facts, number: usize, at: i64) {
+    let (run, task, budget) = (RunId::from_key("t", "tenants"), TaskId::planned(number), Some(all_of(tokens(300))));
+    let metadata =
+        Metadata { run, task, attempt: 1, input: None, bytes: 0, notes: 0, hops: 1, reference: None, budget };
+    let (from, to) = (Party::Role(Role::Orchestrator), Party::Role(Role::Coder));
+    let message = Message::new(from, to, MessageType::Request, String::new(), metadata);
+    facts.requests.push(HistoryEntry { message, revision: 0, at });
 }
 
 fn limit(tokens: u64) -> Purse {
@@ -189,4 +199,17 @@ fn a_limit_is_told_by_its_name() {
     let high: Vec<String> =
         shares(&acme, spent, limit).iter().filter(|share| share.is_high()).map(Share::to_string).collect();
     assert_eq!(high, ["1100 of budget tenant acme tokens 1000"]);
+}
+
+/// A run that was refused before it sent anything has a part too.
+#[test]
+fn what_is_given_back_is_of_every_day_on_which_it_can_have_been_taken() {
+    const DAY: i64 = 24 * 3_600 * 1_000_000_000;
+    let mut facts = Facts::fresh(Goal::new("make it".into(), Vec::new()));
+    let day = |number: i64| TenantDay::of(&Tenant::default(), number * DAY);
+    assert_eq!(days(&facts, None, 9 * DAY), [day(9)]);
+    assert_eq!(days(&facts, Some(day(9)), 9 * DAY), [day(9)]);
+    assert_eq!(days(&facts, Some(day(8)), 9 * DAY), [day(8), day(9)]);
+    request(&mut facts, 1, 7 * DAY);
+    assert_eq!(days(&facts, Some(day(8)), 9 * DAY), [day(8), day(7), day(9)]);
 }

@@ -140,6 +140,24 @@ async fn sixty_four_workers_of_four_runs_are_over_by_one_call_each_at_most() {
     server.assert_nothing_left().await;
 }
 
+/// A run that may send nothing ends without a part of the day.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_refused_takes_nothing_of_the_day() {
+    let server = TestServer::start().await;
+    let settings = bounded(&server, 16_000);
+    let _fleet = cast_with(&server, &slow_story(0), &[Role::Orchestrator], &[("OARLOCK_CONFIG", &settings)]).await;
+    let day = today(&server).await;
+    let goal = json!({ "goal": "make it", "tenant": "acme", "budget": { "exchanges": 1 } });
+    let answer = server.request("oarlock.submit", goal.to_string()).await;
+    let run: RunId = answer.header("Oarlock-Run").parse().unwrap();
+    ended(&server, &run).await;
+    let failure = result(&server, &run).await.failure().cloned().unwrap();
+    assert!(failure.message.contains("exchanges"), "{failure}");
+    let all = server.store.spent.all(&day).await.unwrap();
+    assert_eq!((all.taken, all.spent), (Purse::default(), Purse::default()));
+    server.assert_nothing_left().await;
+}
+
 /// What one run has reserved another waits for, and goes on when it is given back.
 #[tokio::test(flavor = "multi_thread")]
 async fn runs_wait_for_what_others_give_back_and_all_complete() {
