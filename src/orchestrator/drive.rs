@@ -257,6 +257,7 @@ impl<'a> Drive<'a> {
         if let Err(lost) = self.decide_proposals().await? {
             return Ok(Err(lost));
         }
+        self.tenancy.again = None;
         self.tell_budgets().await;
         self.report_overrun().await?;
         self.heed_people().await

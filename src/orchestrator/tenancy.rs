@@ -33,9 +33,9 @@ pub(super) struct Tenancy {
     own: Spending,
     /// What all runs took then.
     all: Spending,
-    /// When others may have given something back.
+    /// When others may have given something back, for the wait that comes next.
     pub(super) again: Option<Instant>,
-    /// What was not needed is given back.
+    /// What was not needed is given back, and nothing was taken since.
     given_back: bool,
     /// What people were told of.
     told: BTreeSet<String>,
@@ -102,7 +102,6 @@ impl Drive<'_> {
         granted: Vec<Option<Allowance>>,
         now: i64,
     ) -> Result<Result<Vec<Option<Allowance>>, Unsent>, StoreError> {
-        self.tenancy.again = None;
         let limit = self.of.settings.budgets.tenants.of(&self.facts.goal.tenant);
         let new = || tasks.iter().zip(&granted).enumerate().filter(|(_, ((_, _, known), _))| !known);
         let asking = new().zip(needs).filter_map(|((index, (_, grant)), need)| Some((index, need, (*grant)?)));
@@ -160,7 +159,7 @@ impl Drive<'_> {
                 },
             };
             (self.tenancy.own, self.tenancy.all, self.tenancy.day) = (own, all, Some(day));
-            self.tenancy.given_back = verdict != Verdict::Enough;
+            self.tenancy.given_back = false;
             return Ok(Ok((given, all, verdict)));
         }
         // Many runs take at this moment, and each try of ours met another's.
