@@ -14,7 +14,7 @@ use super::next::Job;
 use super::send::Unsent;
 use super::tenants::{Ask, Sums, Used, Verdict, all_of, days, exhausted, more, share, shares, sum};
 use crate::bus::Bus;
-use crate::store::{Store, StoreError};
+use crate::store::{Payer, Store, StoreError};
 use crate::wire::{
     Allowance, Event, EventKind, Failure, FailureKind, Purse, RunId, Spending, Task, Tenant, TenantDay, limits,
 };
@@ -77,12 +77,13 @@ pub(super) async fn settle(
 }
 
 async fn settle_day(store: &Store, run: &RunId, facts: &Facts, day: &TenantDay, over: bool) -> Result<(), StoreError> {
+    let payer = Payer { run: run.clone(), began: facts.began };
     let used = Used::of(facts, day);
     let taken = if over { used.spent } else { used.total() };
     let own = Spending { spent: used.spent, taken, ..Spending::default() };
     for _ in 0..TAKE_TRIES_MAX {
-        let book = store.spent.book(day, run).await?;
-        if own == book.own || store.spent.change(day, run, &book, own).await?.is_some() {
+        let book = store.spent.book(day, &payer).await?;
+        if own == book.own || store.spent.change(day, &payer, &book, own).await?.is_some() {
             return Ok(());
         }
     }
@@ -136,7 +137,7 @@ impl Drive<'_> {
     /// Takes what these tasks want, unless enough was taken before: what each gets, the sum of all runs, and the verdict.
     async fn take(&mut self, asks: &[Ask], limit: Purse, now: i64) -> Result<Result<Taken, Lost>, StoreError> {
         let day = TenantDay::of(&self.facts.goal.tenant, now);
-        let (used, rest) = (Used::of(&self.facts, &day), self.rest());
+        let (used, rest, payer) = (Used::of(&self.facts, &day), self.rest(), self.payer());
         if self.tenancy.day.as_ref() == Some(&day) {
             let all: Vec<Option<Purse>> = asks.iter().map(|ask| Some(ask.most)).collect();
             if sum(&all).fits(all_of(self.tenancy.own.taken.minus(used.total()))) {
@@ -144,7 +145,7 @@ impl Drive<'_> {
             }
         }
         for _ in 0..TAKE_TRIES_MAX {
-            let book = self.of.store.spent.book(&day, &self.lease.run).await?;
+            let book = self.of.store.spent.book(&day, &payer).await?;
             let (own, given, verdict) = share(Sums { own: book.own, all: book.all }, used, asks, rest, limit);
             if verdict != Verdict::Enough
                 && let Err(lost) = self.lease.prove(&self.of.store).await?
@@ -153,7 +154,7 @@ impl Drive<'_> {
             }
             let all = match own == book.own {
                 true => book.all,
-                false => match self.of.store.spent.change(&day, &self.lease.run, &book, own).await? {
+                false => match self.of.store.spent.change(&day, &payer, &book, own).await? {
                     Some(all) => all,
                     None => continue,
                 },
@@ -207,19 +208,23 @@ impl Drive<'_> {
     /// shares.
     pub(super) async fn report_overrun(&mut self) -> Result<(), StoreError> {
         let Some(day) = self.tenancy.day.clone() else { return Ok(()) };
-        let used = Used::of(&self.facts, &day);
+        let (used, payer) = (Used::of(&self.facts, &day), self.payer());
         if used.total().fits(all_of(self.tenancy.own.taken)) {
             return Ok(());
         }
         for _ in 0..TAKE_TRIES_MAX {
-            let book = self.of.store.spent.book(&day, &self.lease.run).await?;
+            let book = self.of.store.spent.book(&day, &payer).await?;
             let own = Spending { spent: used.spent, taken: book.own.taken.max(used.total()), ..Spending::default() };
-            if own == book.own || self.of.store.spent.change(&day, &self.lease.run, &book, own).await?.is_some() {
+            if own == book.own || self.of.store.spent.change(&day, &payer, &book, own).await?.is_some() {
                 self.tenancy.own = own;
                 break;
             }
         }
         Ok(())
+    }
+
+    fn payer(&self) -> Payer {
+        Payer { run: self.lease.run.clone(), began: self.facts.began }
     }
 
     /// Gives back what is not under way, before a wait that may be long. The inner error ends our part.

@@ -22,7 +22,7 @@ pub use inputs::{Heard, Inputs, Listened};
 pub use janitor::{Janitor, Swept};
 pub use results::{Results, Stored};
 pub use runs::{Accepted, HistoryEntry, Recorded, Runs};
-pub use spent::{Book, Spent};
+pub use spent::{Book, Payer, Spent};
 pub use state::{SharedState, StateEntry};
 
 /// Something that the store could not do.

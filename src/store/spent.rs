@@ -1,4 +1,5 @@
-//! What the runs of a tenant took of a day: `<tenant>.<day>` is the sum, `<tenant>.<day>.<run>` one run's part of it.
+//! What the runs of a tenant took of a day: `<tenant>.<day>` is the sum, `<tenant>.<day>.<run>x<began>` one run's part of it. A
+//! run that is forgotten may begin again under its id, with a new goal: what it spent before stays where it is.
 //!
 //! The sum is changed first, on the condition that it is what was read, and names the part that changed with it; then the part
 //! itself. Whoever changes the sum next writes that part first, should its writer have died in between: so the sum is always that
@@ -19,6 +20,15 @@ const PAUSE_MS_MAX: u64 = 20;
 #[derive(Clone)]
 pub struct Spent {
     bucket: Bucket,
+}
+
+/// Whose part of a day it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payer {
+    /// The run.
+    pub run: RunId,
+    /// When its goal was stored, in nanoseconds since 1970.
+    pub began: i64,
 }
 
 /// A run's part of a day and the sum of all, as they were read.
@@ -49,16 +59,16 @@ impl Spent {
     ///
     /// # Errors
     /// When the store cannot be used.
-    pub async fn book(&self, day: &TenantDay, run: &RunId) -> Result<Book, StoreError> {
+    pub async fn book(&self, day: &TenantDay, payer: &Payer) -> Result<Book, StoreError> {
         // In this order: a part that is read after the sum is at least as new, and one that is newer makes the change fail.
         let (sum, all_revision) = self.sum(day).await?;
         if let Some(last) = &sum.last {
-            let (_, revision) = self.part(day, &last.run).await?;
+            let (_, revision) = self.part(day, &last.payer()).await?;
             if revision == last.revision {
                 self.write_part(day, last).await?;
             }
         }
-        let (own, own_revision) = self.part(day, run).await?;
+        let (own, own_revision) = self.part(day, payer).await?;
         Ok(Book { own, all: sum.all, own_revision, all_revision })
     }
 
@@ -70,11 +80,11 @@ impl Spent {
     pub async fn change(
         &self,
         day: &TenantDay,
-        run: &RunId,
+        payer: &Payer,
         book: &Book,
         own: Spending,
     ) -> Result<Option<Spending>, StoreError> {
-        let last = DayPart { run: run.clone(), revision: book.own_revision, own };
+        let last = DayPart { run: payer.run.clone(), began: payer.began, revision: book.own_revision, own };
         let sum = DaySum { all: book.all.with(&book.own, &own), last: Some(last.clone()), ..DaySum::default() };
         match self.bucket.update(Point::Spend, &day.to_string(), json(&sum), book.all_revision).await {
             Ok(_) => {}
@@ -90,7 +100,7 @@ impl Spent {
 
     /// Writes the part that a sum was changed with, unless somebody has.
     async fn write_part(&self, day: &TenantDay, part: &DayPart) -> Result<(), StoreError> {
-        let key = part_key(day, &part.run);
+        let key = part_key(day, &part.payer());
         match self.bucket.update(Point::Spend, &key, json(&part.own), part.revision).await {
             Ok(_) | Err(BusError::Taken { .. }) => Ok(()),
             Err(error) => Err(error.into()),
@@ -103,13 +113,19 @@ impl Spent {
         Ok((read(&entry.value, &key, "day of a tenant")?, entry.revision))
     }
 
-    async fn part(&self, day: &TenantDay, run: &RunId) -> Result<(Spending, u64), StoreError> {
-        let key = part_key(day, run);
+    async fn part(&self, day: &TenantDay, payer: &Payer) -> Result<(Spending, u64), StoreError> {
+        let key = part_key(day, payer);
         let Some(entry) = self.bucket.get_from_leader(&key).await? else { return Ok((Spending::default(), 0)) };
         Ok((read(&entry.value, &key, "part of a tenant's day")?, entry.revision))
     }
 }
 
-fn part_key(day: &TenantDay, run: &RunId) -> String {
-    format!("{day}.{run}")
+impl DayPart {
+    fn payer(&self) -> Payer {
+        Payer { run: self.run.clone(), began: self.began }
+    }
+}
+
+fn part_key(day: &TenantDay, payer: &Payer) -> String {
+    format!("{day}.{}x{}", payer.run, payer.began)
 }

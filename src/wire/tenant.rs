@@ -134,6 +134,8 @@ pub struct DaySum {
 pub struct DayPart {
     /// The run.
     pub run: RunId,
+    /// When its goal was stored, in nanoseconds since 1970.
+    pub began: i64,
     /// The revision of the part that it replaces, 0 for none.
     pub revision: u64,
     /// The part.

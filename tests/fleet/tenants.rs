@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use async_nats::HeaderMap;
+use oarlock::store::Payer;
 use oarlock::wire::{EventKind, FailureKind, Purse, Reply, Role, RunId, RunStatus, Spending, Tenant, TenantDay, Usage};
 use serde_json::{Value, json};
 
@@ -252,6 +253,22 @@ async fn a_tenant_is_named_shown_and_refused_by_its_name() {
     server.assert_nothing_left().await;
 }
 
+/// A run that was forgotten and begins again under its id has a part of its own, also when the last change was not ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_begins_again_keeps_what_it_spent_before() {
+    let server = TestServer::start().await;
+    let (day, run) = (today(&server).await, RunId::from_key("acme", "k"));
+    let purse = |tokens| Purse { tokens, nano_usd: 0 };
+    for (began, tokens, all) in [(1, 700, 700), (2, 40, 740), (2, 50, 750), (1, 600, 650)] {
+        let (payer, own) =
+            (Payer { run: run.clone(), began }, Spending { spent: purse(tokens), ..Spending::default() });
+        let book = server.store.spent.book(&day, &payer).await.unwrap();
+        server.store.spent.change(&day, &payer, &book, own).await.unwrap().unwrap();
+        assert_eq!(server.store.spent.all(&day).await.unwrap().spent, purse(all));
+        assert_eq!(server.store.spent.book(&day, &payer).await.unwrap().own, own);
+    }
+}
+
 /// Eight runs change their parts at the same time: the sum is exactly that of the parts, and it is quick enough to be no part of a
 /// task's time.
 #[tokio::test(flavor = "multi_thread")]
@@ -263,14 +280,14 @@ async fn parts_that_change_at_the_same_time_come_to_their_sum() {
     let writer = |run: RunId| {
         let (store, day) = (server.store.clone(), day.clone());
         tokio::spawn(async move {
-            let mut tries = 0;
+            let (mut tries, payer) = (0, Payer { run, began: 1 });
             for number in 1..=CHANGES {
                 let purse = Purse { tokens: number, nano_usd: 2 * number };
                 let own = Spending { spent: purse, taken: purse.plus(purse), ..Spending::default() };
                 loop {
                     tries += 1;
-                    let book = store.spent.book(&day, &run).await.unwrap();
-                    if store.spent.change(&day, &run, &book, own).await.unwrap().is_some() {
+                    let book = store.spent.book(&day, &payer).await.unwrap();
+                    if store.spent.change(&day, &payer, &book, own).await.unwrap().is_some() {
                         break;
                     }
                 }

@@ -113,7 +113,7 @@ fn goals() {
     let purse = |tokens, nano_usd| Purse { tokens, nano_usd };
     let spent = Spending { spent: purse(9_000, 1_200_000), taken: purse(120_000, 50_000_000), ..Spending::default() };
     check("spending", &spent);
-    let last = Some(DayPart { run: run(), revision: 7, own: spent });
+    let last = Some(DayPart { run: run(), began: 1_798_761_600_000_000_000, revision: 7, own: spent });
     check("day_sum", &DaySum { all: spent, last, ..DaySum::default() });
     check(
         "goal_request",
