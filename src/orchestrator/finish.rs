@@ -5,7 +5,7 @@ use super::dispatch::result_files;
 use super::doubts::of_all;
 use super::facts::Facts;
 use super::next::{Rules, attempts};
-use super::tenancy::settle;
+use super::tenancy::{Fence, settle};
 use crate::bus::{Bus, Point};
 use crate::store::{Store, StoreError, Stored};
 use crate::wire::subject::TaskSubject;
@@ -91,7 +91,9 @@ pub(super) async fn finish(
     if let Err(lost) = lease.write(store, Point::End, |record| end(record, status)).await? {
         return Ok(Err(lost));
     }
-    settle(bus, store, &lease.run, facts, day, true).await?;
+    // A new generation may begin from now on; then what it takes is its own.
+    let fence = Fence::Over(&lease.run, lease.record.generation);
+    let _: Result<(), Lost> = settle(bus, store, facts, day, true, fence).await?;
     store.janitor.drop_schedules(&lease.run, schedules).await?;
     let event = Event { usage: Some(reply.usage), ..Event::of_run(&lease.run, EventKind::Finished, status.name()) };
     bus.tell(&event).await;
@@ -128,7 +130,7 @@ pub(super) async fn epilogue(bus: &Bus, store: &Store, run: &RunId, record: &Run
             break;
         }
     }
-    settle(bus, store, run, &facts, None, true).await
+    settle(bus, store, &facts, None, true, Fence::Over(run, record.generation)).await.map(drop)
 }
 
 /// Every attempt that was asked for gets an answer: its worker stops, and its queue entry is acknowledged unread.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Orchestrator;
 use super::budget::achieved;
-use super::claim::Lost;
+use super::claim::{Lease, Lost};
 use super::drive::Drive;
 use super::facts::Facts;
 use super::ledger::{Need, Share};
@@ -58,36 +58,78 @@ pub(super) async fn refused(of: &Orchestrator, tenant: &Tenant) -> Result<Option
 
 /// Gives back what a run has taken of its tenant's days and does not use: all that is not spent when it is `over`, else all that is
 /// not under way. `day` is the one of which its holder took last; whoever does not know it looks at today and at the day of the
-/// last request.
+/// last request. The inner error says that the run is somebody else's, who gives back himself.
 ///
 /// # Errors
 /// When the store cannot be used, or others changed the same [`TAKE_TRIES_MAX`] times.
 pub(super) async fn settle(
     bus: &Bus,
     store: &Store,
-    run: &RunId,
     facts: &Facts,
     day: Option<TenantDay>,
     over: bool,
-) -> Result<(), StoreError> {
+    mut fence: Fence<'_>,
+) -> Result<Result<(), Lost>, StoreError> {
     for day in days(facts, day, bus.server_now().await?) {
-        settle_day(store, run, facts, &day, over).await?;
+        if let Err(lost) = settle_day(store, facts, &day, over, &mut fence).await? {
+            return Ok(Err(lost));
+        }
     }
-    Ok(())
+    Ok(Ok(()))
 }
 
-async fn settle_day(store: &Store, run: &RunId, facts: &Facts, day: &TenantDay, over: bool) -> Result<(), StoreError> {
-    let payer = Payer { run: run.clone(), began: facts.began };
+async fn settle_day(
+    store: &Store,
+    facts: &Facts,
+    day: &TenantDay,
+    over: bool,
+    fence: &mut Fence<'_>,
+) -> Result<Result<(), Lost>, StoreError> {
+    let payer = Payer { run: fence.run().clone(), began: facts.began };
     let used = Used::of(facts, day);
     let taken = if over { used.spent } else { used.total() };
     let own = Spending { spent: used.spent, taken, ..Spending::default() };
     for _ in 0..TAKE_TRIES_MAX {
         let book = store.spent.book(day, &payer).await?;
-        if own == book.own || store.spent.change(day, &payer, &book, own).await?.is_some() {
-            return Ok(());
+        if own == book.own {
+            return Ok(Ok(()));
+        }
+        // After the book was read: what a holder after us takes from now on makes the change fail.
+        if let Err(lost) = fence.holds(store).await? {
+            return Ok(Err(lost));
+        }
+        if store.spent.change(day, &payer, &book, own).await?.is_some() {
+            return Ok(Ok(()));
         }
     }
     Err(StoreError::Contended { names: day.to_string(), tries: TAKE_TRIES_MAX })
+}
+
+/// How whoever gives back knows that nobody went on with the run meanwhile.
+pub(super) enum Fence<'a> {
+    /// He holds it.
+    Held(&'a mut Lease),
+    /// This generation of it is over, and the last.
+    Over(&'a RunId, u32),
+}
+
+impl Fence<'_> {
+    fn run(&self) -> &RunId {
+        match self {
+            Self::Held(lease) => &lease.run,
+            Self::Over(run, _) => run,
+        }
+    }
+
+    async fn holds(&mut self, store: &Store) -> Result<Result<(), Lost>, StoreError> {
+        let (run, generation) = match self {
+            Self::Held(lease) => return lease.prove(store).await,
+            Self::Over(run, generation) => (*run, *generation),
+        };
+        let now = store.runs.record(run).await?;
+        let same = now.is_some_and(|now| now.record.generation == generation);
+        Ok(if same { Ok(()) } else { Err(Lost { superseded: true }) })
+    }
 }
 
 impl Drive<'_> {
@@ -232,11 +274,10 @@ impl Drive<'_> {
         if self.tenancy.given_back {
             return Ok(Ok(()));
         }
-        if let Err(lost) = self.lease.prove(&self.of.store).await? {
+        let (of, day, fence) = (self.of, self.tenancy.day.clone(), Fence::Held(&mut self.lease));
+        if let Err(lost) = settle(&of.bus, &of.store, &self.facts, day, false, fence).await? {
             return Ok(Err(lost));
         }
-        let day = self.tenancy.day.clone();
-        settle(&self.of.bus, &self.of.store, &self.lease.run, &self.facts, day, false).await?;
         (self.tenancy.day, self.tenancy.given_back) = (None, true);
         Ok(Ok(()))
     }
