@@ -330,7 +330,7 @@ impl<'a> Drive<'a> {
             return Ok(Stop::Lost(lost));
         }
         let (of, day) = (self.of, self.tenancy.day.clone());
-        let done = finish::finish(&of.bus, &of.store, &mut self.lease, &self.facts, day, reply).await?;
+        let done = finish::finish(&of.bus, &of.store, &mut self.lease, &mut self.facts, day, reply).await?;
         Ok(done.map_or_else(Stop::Lost, |()| Stop::Ended))
     }
 

@@ -76,7 +76,7 @@ pub(super) async fn finish(
     bus: &Bus,
     store: &Store,
     lease: &mut Lease,
-    facts: &Facts,
+    facts: &mut Facts,
     day: Option<TenantDay>,
     reply: Reply,
 ) -> Result<Result<(), Lost>, StoreError> {
@@ -103,7 +103,7 @@ pub(super) async fn finish(
 /// The epilogue of a run that somebody else finished: whoever that was may have died before doing it.
 pub(super) async fn epilogue(bus: &Bus, store: &Store, run: &RunId, record: &RunRecord) -> Result<(), StoreError> {
     let result = TaskSubject::of_run(run, record.generation);
-    let (Some(reply), Some(facts)) =
+    let (Some(reply), Some(mut facts)) =
         (store.results.known(&result).await?, Facts::without_people(store, run, record).await?)
     else {
         return Ok(());
@@ -115,7 +115,7 @@ pub(super) async fn epilogue(bus: &Bus, store: &Store, run: &RunId, record: &Run
     if now.is_none_or(|now| now.record.generation != record.generation) {
         return Ok(());
     }
-    cancel_rest(store, run, &facts).await?;
+    cancel_rest(store, run, &mut facts).await?;
     store.janitor.drop_schedules(run, schedules).await?;
     let status = status_of(&reply);
     for _ in 0..WRITE_TRIES_MAX {
@@ -133,13 +133,16 @@ pub(super) async fn epilogue(bus: &Bus, store: &Store, run: &RunId, record: &Run
     settle(bus, store, &facts, None, true, Fence::Over(run, record.generation)).await.map(drop)
 }
 
-/// Every attempt that was asked for gets an answer: its worker stops, and its queue entry is acknowledged unread.
-async fn cancel_rest(store: &Store, run: &RunId, facts: &Facts) -> Result<(), StoreError> {
+/// Every attempt that was asked for gets an answer: its worker stops, and its queue entry is acknowledged unread. A worker who was
+/// quicker has spent something, and is counted.
+async fn cancel_rest(store: &Store, run: &RunId, facts: &mut Facts) -> Result<(), StoreError> {
     let unanswered = facts.unanswered();
     for (role, (task, attempt)) in &unanswered {
         let reason = "the run ended before this task was done".to_owned();
         let reply = Reply::new(*role, run.clone(), task.clone(), *attempt, Outcome::Canceled { reason });
-        store.results.publish(Point::Cancel, &reply).await?;
+        if let Stored::Theirs(first) = store.results.publish(Point::Cancel, &reply).await? {
+            facts.absorb(*first);
+        }
     }
     if !unanswered.is_empty() {
         store.results.nudge(run).await;

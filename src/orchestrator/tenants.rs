@@ -78,7 +78,10 @@ impl Used {
             if TenantDay::of(day.tenant(), entry.at) != *day {
                 continue;
             }
-            match facts.result(&about.task, about.attempt) {
+            // Nobody may have decided on a reply yet; its calls are made.
+            let mut undecided = facts.undecided.iter();
+            let undecided = || undecided.find(|reply| (&reply.task, reply.attempt) == (&about.task, about.attempt));
+            match facts.result(&about.task, about.attempt).or_else(undecided) {
                 Some(reply) => used.spent = used.spent.plus(Purse::of(&reply.usage)),
                 None => used.under_way = used.under_way.plus(Purse::reserved(about.budget)),
             }

@@ -5,7 +5,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::store::HistoryEntry;
-use crate::wire::{Goal, Message, MessageType, Metadata, Party, Role, RunId, TaskId};
+use crate::wire::{
+    Goal, Message, MessageType, Metadata, Outcome, Party, Reply, Role, RunId, StateChange, StateOp, TaskId, Usage,
+};
 
 /// Turns after which a run that has not ended never will.
 const TURNS_MAX: usize = 20_000;
@@ -212,4 +214,19 @@ fn what_is_given_back_is_of_every_day_on_which_it_can_have_been_taken() {
     assert_eq!(days(&facts, Some(day(8)), 9 * DAY), [day(8), day(9)]);
     request(&mut facts, 1, 7 * DAY);
     assert_eq!(days(&facts, Some(day(8)), 9 * DAY), [day(8), day(7), day(9)]);
+}
+
+/// A reply that proposes changes of shared state is spent, whatever becomes of them.
+#[test]
+fn what_nobody_has_decided_on_is_spent() {
+    let mut facts = Facts::fresh(Goal::new("make it".into(), Vec::new()));
+    request(&mut facts, 1, 0);
+    let day = TenantDay::of(&Tenant::default(), 0);
+    assert_eq!(Used::of(&facts, &day), Used { under_way: tokens(300), ..Used::default() });
+    let outcome = Outcome::Completed { content: "done".into(), artifacts: Vec::new(), report: None };
+    let reply = Reply::new(Role::Coder, RunId::from_key("t", "tenants"), TaskId::planned(1), 1, outcome);
+    let state = vec![StateChange { op: StateOp::Set, name: "port".into(), value: 1.into(), expected: None }];
+    let usage = Usage { input: 200, cost_nano_usd: Some(1), ..Usage::default() };
+    assert!(!facts.absorb(Reply { state, usage, ..reply }), "it does not count yet");
+    assert_eq!(Used::of(&facts, &day), Used { spent: tokens(200), ..Used::default() });
 }
