@@ -20,6 +20,10 @@ const TAKE_PARTS: u64 = 64;
 const TASK_PARTS: u64 = 1_024;
 /// What one task gets at most where that is more, in times of what one call may take.
 const TASK_CALLS: u64 = 4;
+/// What one call may take of the day's money, in billionths of a dollar: its price is known to its worker alone.
+const CALL_NANO_USD: u64 = 250_000_000;
+/// The part of the limit, as a divisor, that is that where it is less: so many calls may be under way at a time.
+const CALL_PARTS: u64 = 64;
 /// The part of what is free, as a divisor, that is so much that tasks get no more than one call may take.
 const MUCH_PARTS: u64 = 4;
 /// What the runs of each tenant may take in a day.
@@ -122,14 +126,16 @@ pub(super) struct Ask {
 impl Ask {
     /// `grant` is what the run's own budgets give it.
     pub(super) fn of(need: &Need, grant: Allowance, limit: Purse) -> Self {
+        let money = CALL_NANO_USD.min(limit.nano_usd / CALL_PARTS);
+        let call = Purse { nano_usd: need.call.nano_usd.max(money), ..need.call };
         let most = |grant: Option<u64>, call: u64, limit: u64| {
             grant.unwrap_or(u64::MAX).min(call.saturating_mul(TASK_CALLS).max(limit / TASK_PARTS))
         };
         let most = Purse {
-            tokens: most(grant.tokens, need.call.tokens, limit.tokens),
-            nano_usd: most(grant.cost_nano_usd, need.call.nano_usd, limit.nano_usd),
+            tokens: most(grant.tokens, call.tokens, limit.tokens),
+            nano_usd: most(grant.cost_nano_usd, call.nano_usd, limit.nano_usd),
         };
-        Self { call: need.call.min(most), floor: need.floor.min(most), most }
+        Self { call: call.min(most), floor: need.floor.min(most), most }
     }
 }
 

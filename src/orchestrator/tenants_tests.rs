@@ -230,3 +230,24 @@ fn what_nobody_has_decided_on_is_spent() {
     assert!(!facts.absorb(Reply { state, usage, ..reply }), "it does not count yet");
     assert_eq!(Used::of(&facts, &day), Used { spent: tokens(200), ..Used::default() });
 }
+
+/// Nobody here knows a price: what a task gets of a small limit is enough for a call of a dear model.
+#[test]
+fn a_small_limit_of_money_gives_a_task_what_a_call_may_cost() {
+    const CENT: u64 = 10_000_000;
+    let limit = |cents: u64| Purse { tokens: limits::TENANT_TOKENS_MAX, nano_usd: cents * CENT };
+    for (cents, call, most) in [(500, 78_125_000, 312_500_000), (100_000, 25 * CENT, 100 * CENT), (64, CENT, 4 * CENT)]
+    {
+        let task = ask(8_000, limit(cents));
+        assert_eq!((task.call.nano_usd, task.most.nano_usd), (call, most), "of {cents} cents");
+    }
+    let five = limit(500);
+    let taken = |cents: u64| Spending { taken: Purse { tokens: 0, nano_usd: cents * CENT }, ..Spending::default() };
+    for (cents, gets) in [(0, 312_500_000), (480, 78_125_000)] {
+        let sums = Sums { all: taken(cents), ..Sums::default() };
+        let given = share(sums, Used::default(), &[ask(8_000, five)], Allowance::default(), five).1;
+        assert_eq!(given[0].unwrap().nano_usd, gets, "{cents} cents are taken");
+    }
+    let granted = Allowance { tokens: None, cost_nano_usd: Some(CENT) };
+    assert_eq!(Ask::of(&need(8_000), granted, five).most.nano_usd, CENT, "never more than the run's own budget gives");
+}
