@@ -167,7 +167,7 @@ impl Asking {
 
     /// Answers a question.
     async fn tell(&mut self, item: &ItemView, text: &str) -> Vec<String> {
-        let told = tell(&self.bus, &self.run, Some(&item.item), &self.person.who, text).await;
+        let told = tell(&self.bus, &self.run, item.item.as_str(), &self.person.who, text).await;
         self.told(item, told).await
     }
 

@@ -136,12 +136,19 @@ pub(super) async fn approve(config: &Config, args: ApproveArgs) -> anyhow::Resul
 
 /// The item that a person means who names only the run: the one that waits, which is shown first, or the one about which that
 /// person said the same before. So nothing is decided that came a moment later.
-async fn meant(bus: &Bus, run: &RunId, item: Option<TaskId>, verb: &str, by: &str) -> anyhow::Result<String> {
+pub(super) async fn meant(
+    bus: &Bus,
+    run: &RunId,
+    item: Option<TaskId>,
+    verb: &str,
+    by: &str,
+) -> anyhow::Result<String> {
     if let Some(item) = item {
         return Ok(item.to_string());
     }
     let (mut items, _) = waiting(bus, Some(run)).await?;
-    items.retain(|one| one.waits.task != TaskId::run());
+    let is_answer = verb == "answer";
+    items.retain(|one| one.waits.task != TaskId::run() && (!is_answer || one.waits.kind == ItemKind::Question));
     if let [Waiting { waits, .. }] = items.as_slice() {
         say(&format!("{run}/{}  {}", waits.item, line(waits, bus.server_now().await?)));
         waits.text.lines().for_each(|line| say(&format!("  {line}")));

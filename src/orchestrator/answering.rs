@@ -4,12 +4,13 @@
 use serde_json::{Value, json};
 
 use super::Orchestrator;
-use super::answers::{alive, conflict};
+use super::answers::{conflict, is_over, known, not_first, others_said, unread};
 use super::claim::rouse;
 use super::control::{Asked, Refused};
 use super::facts::Facts;
 use super::gates::{self, Item};
 use super::questions::Questions;
+use super::room::has_room;
 use crate::store::Heard;
 use crate::wire::{
     Asked as Addressee, Event, EventKind, Input, ItemId, ItemKind, Otherwise, Reply, Said, TaskId, limits,
@@ -19,11 +20,26 @@ use crate::wire::{
 pub(super) async fn answer(of: &Orchestrator, asked: &Asked) -> Result<Value, Refused> {
     let run = &asked.run;
     let says = Said::Answer { text: words(asked)? };
-    let mut facts = alive(of, run).await?;
+    let (mut facts, over) = known(of, run).await?;
     let open = open(of, &facts);
-    let item = chosen(&facts, &open, asked, &says)?;
+    let item = match chosen(&facts, &open, asked, &says) {
+        Err(Refused::Because(..)) if over => return is_over(run),
+        item => item?,
+    };
     let input = Input::new(item.id.clone(), asked.by(), says);
-    let new = if open.contains(&item) { of.store.inputs.keep(run, &input).await? } else { None };
+    let mine = |heard: &&Heard| heard.input.voter() == input.voter();
+    let before = gates::said(&facts, &item.id).into_iter().find(mine);
+    // Who says the same again, because nobody answered, hears what came of it, also when the run has ended by that.
+    if over && before.is_none_or(|before| before.input.says != input.says) {
+        return is_over(run);
+    }
+    let new = match before.is_none() && open.contains(&item) {
+        true => {
+            has_room(run, &facts, &input)?;
+            of.store.inputs.keep(run, &input).await?
+        }
+        false => None,
+    };
     if new.is_some() {
         let text = format!("{} answers {}", input.by, item.id);
         let about = Event::of_task(run, &item.task, item.role, item.attempt, EventKind::Answered, &text);
@@ -69,6 +85,8 @@ fn chosen(facts: &Facts, open: &[Item], asked: &Asked, says: &Said) -> Result<It
             }
             None => Err(Refused::Because(404, format!("there is no question {named} in run {run}{}", others(open)))),
         },
+        // Whoever names nothing may mean what waited before.
+        (None, [only]) if others_said(facts, &only.id) => conflict(not_first(run, &only.id)),
         (None, [only]) => Ok(only.clone()),
         (None, []) => {
             // Said a second time, when the first has had its effect.
@@ -96,7 +114,8 @@ async fn stands(of: &Orchestrator, facts: &Facts, asked: &Asked, item: &Item, in
         // Whoever stored it may have died before anybody was told.
         rouse(&of.bus, &of.store, run, TaskId::input(mine.revision)).await?;
     }
-    let rest = others(&open(of, facts));
+    let open = open(of, facts);
+    let rest = others(&open);
     match gates::answered(facts, &item.task, item.attempt) {
         Some(first) if first.input.says == input.says => {
             Ok(json!({ "run": run, "item": item.id, "status": "answered", "by": first.input.by }))
@@ -112,6 +131,7 @@ async fn stands(of: &Orchestrator, facts: &Facts, asked: &Asked, item: &Item, in
             let by = &first.input.by;
             conflict(format!("{} was answered by {by} already, in other words, and that stands{rest}", item.id))
         }
+        None if open.contains(item) => conflict(unread(&input.by, &item.id)),
         None => conflict(format!("{} does not wait for a person (any more){rest}", item.id)),
     }
 }

@@ -28,7 +28,7 @@ pub(super) fn conflict<T>(why: String) -> Result<T, Refused> {
 }
 
 /// A run with its facts, and whether it is over.
-async fn known(of: &Orchestrator, run: &RunId) -> Result<(Facts, bool), Refused> {
+pub(super) async fn known(of: &Orchestrator, run: &RunId) -> Result<(Facts, bool), Refused> {
     let Some(Recorded { record, .. }) = of.store.runs.record(run).await? else { return Err(Refused::unknown(run)) };
     if record.status == RunStatus::Expired {
         return Err(Refused::unknown(run));
@@ -46,7 +46,7 @@ pub(super) async fn alive(of: &Orchestrator, run: &RunId) -> Result<Facts, Refus
     }
 }
 
-fn is_over<T>(run: &RunId) -> Result<T, Refused> {
+pub(super) fn is_over<T>(run: &RunId) -> Result<T, Refused> {
     conflict(format!("run {run} is over; `oarlock show {run}` tells how it ended"))
 }
 
@@ -130,9 +130,7 @@ async fn stands(of: &Orchestrator, run: &RunId, facts: &Facts, item: &Item, inpu
         Some((decision, by)) => return conflict(too_late(of, facts, item, &decision, by)),
         None if mine.is_some() => "counted",
         None if open(of, facts).contains(item) => {
-            let (by, id) = (&input.by, &item.id);
-            let why = "but in a form that this version cannot read, so it does not count";
-            return conflict(format!("{by} said something about {id} already, {why}; let somebody else decide"));
+            return conflict(unread(&input.by, &item.id));
         }
         None => return conflict(format!("{} does not wait for a person (any more){}", item.id, others(of, facts))),
     };
@@ -189,6 +187,23 @@ fn edited(asked: &Asked, budget: &Budget) -> Result<Plan, Refused> {
     budget.broken_by(&whole).map_or(Ok(sound), |(_, why)| Err(bad(why)))
 }
 
+/// True when something was said about another result or question of the run.
+pub(super) fn others_said(facts: &Facts, item: &ItemId) -> bool {
+    let all = facts.results.keys().map(|(task, attempt)| ItemId::of(task, *attempt));
+    all.into_iter().any(|other| other != *item && !gates::said(facts, &other).is_empty())
+}
+
+/// Said to whoever names nothing when that may be something else than what waits now.
+pub(super) fn not_first(run: &RunId, item: &ItemId) -> String {
+    format!("{item} is not the first that run {run} asks about; name what you have seen: {run}/{item}")
+}
+
+/// Said to a voter under whose key there is something that does not count.
+pub(super) fn unread(by: &str, id: &ItemId) -> String {
+    let why = "but in a form that this version cannot read, so it does not count";
+    format!("{by} said something about {id} already, {why}; let somebody else decide")
+}
+
 /// The item that is meant: the one that is named, or the only one that waits.
 fn chosen(of: &Orchestrator, facts: &Facts, asked: &Asked, says: &Said) -> Result<Item, Refused> {
     let mut open = open(of, facts);
@@ -213,12 +228,7 @@ fn chosen(of: &Orchestrator, facts: &Facts, asked: &Asked, says: &Said) -> Resul
             }
         },
         // Whoever names nothing may mean what waited before.
-        (None, 1) if known.clone().any(|item| item.id != open[0].id && !gates::said(facts, &item.id).is_empty()) => {
-            let (run, item) = (&asked.run, &open[0].id);
-            conflict(format!(
-                "{item} is not the first that run {run} asks about; name what you have seen: {run}/{item}"
-            ))
-        }
+        (None, 1) if others_said(facts, &open[0].id) => conflict(not_first(&asked.run, &open[0].id)),
         (None, 1) => Ok(open.swap_remove(0)),
         (None, 0) => {
             // Said a second time, when the first has had its effect.

@@ -29,7 +29,7 @@ pub(super) fn has_room(run: &RunId, facts: &Facts, input: &Input) -> Result<(), 
             let there = count(&is_edit, Some(about));
             (there, limits::ITEM_EDITS_MAX, "item_edits_max", "approve or reject the plan")
         }
-        Said::Approve | Said::Reject { .. } => {
+        Said::Approve | Said::Reject { .. } | Said::Answer { .. } => {
             let there = count(&|says| !is_edit(says), Some(about));
             (there, limits::ITEM_INPUTS_MAX - limits::ITEM_EDITS_MAX, "item_inputs_max", "wait for its deadline")
         }

@@ -19,7 +19,7 @@ fn refused(answer: &Reply, code: &str, words: &[&str]) {
 }
 
 /// Puts something under an input's key, as another program may.
-async fn put_input(server: &TestServer, run: &RunId, key: &str, content: &str) {
+pub async fn put_input(server: &TestServer, run: &RunId, key: &str, content: &str) {
     let runs = Bucket::new(&server.bus, server.bus.root.runs_bucket());
     runs.update(Point::Input, &format!("{run}.in.{key}"), content.to_owned(), 0).await.unwrap();
 }

@@ -3,17 +3,24 @@
 
 use std::time::Duration;
 
-use oarlock::wire::{EventKind, FailureKind, ItemKind, MessageType, Outcome, Party, Role, RunId, RunStatus, TaskId};
+use oarlock::wire::{
+    EventKind, FailureKind, Input, ItemId, ItemKind, MessageType, Outcome, Party, Role, RunId, RunStatus, Said, TaskId,
+    limits,
+};
 use serde_json::{Value, json};
 
 use crate::cancel::control;
 use crate::harness::{TestServer, Worker, until};
 use crate::people::{over, parked, status, submit, tool};
+use crate::people_doors::put_input;
 use crate::story::{
     Ear, answer_rule, ask_rule, asking_roles, cast_with, findings, json_rule, plan_rule, result, script, text_rule,
 };
 
 const CAST: [Role; 5] = [Role::Planner, Role::Researcher, Role::Documenter, Role::Synthesizer, Role::Orchestrator];
+
+/// Bytes of one of the notes that fill a run's room for what people say.
+const LONG_BYTES: usize = 512 * 1024;
 
 async fn fleet(server: &TestServer, rules: &[Value], asks: &[(Role, &str)]) -> Vec<Worker> {
     let roles = asking_roles(server, asks);
@@ -163,11 +170,54 @@ async fn a_person_answers_after_all_processes_were_killed() {
     completed(&server, &run).await;
     let late = tool(&server, &["answer", &named, "Bruges"]).await;
     assert!(late.code == Some(5) && late.err.contains("is over"), "{late:?}");
+    for what in [named.as_str(), run.as_str()] {
+        let again = tool(&server, &["answer", what, "Ghent, please", "--as", "ann"]).await;
+        assert!(again.code == Some(0) && again.err.contains("planx1 is answered"), "{again:?}");
+    }
     let history = tool(&server, &["history", run.as_str()]).await;
     assert!(history.out.lines().any(|line| line.contains("ann") && line.contains("Ghent, please")), "{history:?}");
     let to_user = server.store.runs.history(&run).await.unwrap().into_iter().map(|entry| entry.message);
     let to_user: Vec<_> = to_user.filter(|message| message.to == Party::User).collect();
     assert!(to_user.len() == 1 && to_user[0].content == "For which city?", "{to_user:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_answers_what_nobody_has_seen_and_whoever_is_not_heard_is_told() {
+    let server = TestServer::start().await;
+    let rules = [
+        ask_rule(Role::Planner, "plan", 1, "user", "For which city?"),
+        ask_rule(Role::Planner, "plan", 2, "user", "For which year?"),
+    ];
+    let _fleet = cast_with(&server, &script(&rules), &[Role::Planner, Role::Orchestrator], &[]).await;
+    let run = submit(&server, json!({ "ask": true })).await;
+    parked(&server, &run).await;
+    let say = async |item: Option<&str>, by: &str, text: &str| {
+        let answer = control(&server, "answer", json!({ "run": run, "item": item, "by": by, "text": text })).await;
+        (answer.error_code(), answer.text())
+    };
+    assert_eq!(say(None, "ann", "Ghent").await.0, "");
+    until("the second question", async || {
+        server.view(run.as_str()).await.waiting.iter().any(|item| item.item.as_str() == "planx2")
+    })
+    .await;
+    // Bob has read the first question.
+    let (code, text) = say(None, "bob", "Bruges").await;
+    assert!(code == "409" && text.contains(&format!("{run}/planx2")), "{text}");
+
+    let bob = Input::new("planx2".parse().unwrap(), "bob", Said::Answer { text: "2020".into() });
+    put_input(&server, &run, &format!("planx2.{}", bob.voter()), "no input").await;
+    let (code, text) = say(Some("planx2"), "bob", "2020").await;
+    assert!(code == "409" && text.contains("this version cannot read"), "{text}");
+
+    for number in 0..=limits::INPUTS_BYTES_MAX / LONG_BYTES {
+        let note = Said::Note { text: format!("{number} {}", "x".repeat(LONG_BYTES)) };
+        server.store.inputs.keep(&run, &Input::new(ItemId::note(), "eve", note)).await.unwrap().unwrap();
+    }
+    let (code, text) = say(Some("planx2"), "cat", &"long ".repeat(400)).await;
+    assert!(code == "413" && text.contains("inputs_bytes_max"), "{text}");
+    let answered = tool(&server, &["answer", run.as_str(), "2021", "--as", "cat"]).await;
+    assert!(answered.code == Some(0) && answered.err.contains("planx2 is answered"), "{answered:?}");
+    assert!(answered.err.contains("For which year?"), "the tool says what it answers: {answered:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -228,7 +278,7 @@ async fn a_question_has_a_deadline_and_its_default_stands() {
         waiting.iter().any(|item| item.item.as_str() == "planx2" && item.kind == ItemKind::Question)
     })
     .await;
-    let answer = json!({ "run": ends, "by": "ann", "text": "Ghent" });
+    let answer = json!({ "run": ends, "item": "planx2", "by": "ann", "text": "Ghent" });
     assert_eq!(status(&control(&server, "answer", answer).await), "answered");
     assert_eq!(over(&server, &ends).await, RunStatus::Completed, "{:?}", result(&server, &ends).await);
     server.assert_nothing_left().await;
