@@ -119,7 +119,7 @@ impl Budgets {
 
 /// What the attempt before had, when it failed because that was too little.
 fn refused(facts: &Facts, job: &Job) -> Option<Purse> {
-    let before = facts.before(&job.task, job.attempt)?;
+    let before = facts.before_work(&job.task, job.attempt)?;
     before.failure().filter(|failure| failure.kind == FailureKind::BudgetExceeded)?;
     let request = facts.request_of(&job.task, before.attempt)?;
     Some(Purse::reserved(request.message.metadata.budget))
@@ -253,7 +253,7 @@ impl Drive<'_> {
         let shares = ledger.short(need);
         let spent: Vec<String> = shares.iter().map(Share::to_string).collect();
         let task = job.map(|job| format!(" {}", job.task)).unwrap_or_default();
-        let before = job.and_then(|job| self.facts.before(&job.task, job.attempt)?.failure());
+        let before = job.and_then(|job| self.facts.before_work(&job.task, job.attempt)?.failure());
         let before = before.filter(|failure| failure.kind == FailureKind::BudgetExceeded);
         let before = before.map(|failure| format!(" ({})", failure.message)).unwrap_or_default();
         let what = format!("{}, too little is left for task{task} of {}{before}", spent.join(" and "), need.role);

@@ -230,7 +230,7 @@ impl Dispatch<'_> {
     /// Why the attempt before was not good enough: its own failure, or that it was no evidence, and the checks that found
     /// faults in it.
     fn evidence(&self, job: &Job) -> Vec<&Reply> {
-        let own = self.facts.before(&job.task, job.attempt);
+        let own = self.facts.before_work(&job.task, job.attempt);
         let own = own.filter(|reply| reply.failure().is_some() || self.is_void(reply));
         let rejected = |reply: &&Reply| reply.passed() == Some(false);
         let checks = match &self.facts.plan {
@@ -238,7 +238,9 @@ impl Dispatch<'_> {
             None => Vec::new(),
         };
         own.into_iter()
-            .chain(checks.into_iter().filter_map(|check| self.facts.before(&check.id, job.attempt)).filter(rejected))
+            .chain(
+                checks.into_iter().filter_map(|check| self.facts.before_work(&check.id, job.attempt)).filter(rejected),
+            )
             .collect()
     }
 
@@ -250,7 +252,7 @@ impl Dispatch<'_> {
 
     /// That the changes of shared state were not made which the attempt before proposed, because it was no evidence.
     fn unmade(&self, job: &Job) -> Option<ContextItem> {
-        let before = self.facts.before(&job.task, job.attempt).filter(|reply| self.is_void(reply))?;
+        let before = self.facts.before_work(&job.task, job.attempt).filter(|reply| self.is_void(reply))?;
         let verdict = self.facts.verdicts.get(&(job.task.clone(), before.attempt))?;
         let told = format!("nothing that it proposed to change in the shared state was changed: {}", verdict.void);
         let (task, role, attempt) = (job.task.clone(), Role::Orchestrator, before.attempt);

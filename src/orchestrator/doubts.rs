@@ -108,7 +108,8 @@ fn missing_files(facts: &Facts, reply: &Reply) -> Vec<String> {
 /// Findings that a coder left unanswered, and faults that it says it mended without changing a file.
 fn of_answers(facts: &Facts, plan: &Plan, task: &PlanTask, reply: &Reply) -> Vec<String> {
     let reviews = checks_of(plan, std::slice::from_ref(&task.id)).into_iter();
-    let reviews = reviews.filter_map(|check| facts.before(&check.id, reply.attempt)).filter(|review| rejects(review));
+    let reviews =
+        reviews.filter_map(|check| facts.before_work(&check.id, reply.attempt)).filter(|review| rejects(review));
     let findings = reviews.filter_map(|review| match review.report() {
         Some(Report::Review(review)) => Some(&review.findings),
         _ => None,

@@ -237,9 +237,10 @@ impl Facts {
         done.map(|((_, attempt), _)| *attempt).collect()
     }
 
-    /// The newest reply to an attempt before `attempt`.
-    pub(super) fn before(&self, task: &TaskId, attempt: u32) -> Option<&Reply> {
-        self.results.range((task.clone(), 0)..(task.clone(), attempt)).next_back().map(|(_, reply)| reply)
+    /// The newest reply to an attempt before `attempt` that is no question: what was made, or why it was not.
+    pub(super) fn before_work(&self, task: &TaskId, attempt: u32) -> Option<&Reply> {
+        let earlier = self.results.range((task.clone(), 0)..(task.clone(), attempt));
+        earlier.rev().map(|(_, reply)| reply).find(|reply| reply.question().is_none())
     }
 
     /// The last attempt before `attempt` that named files.

@@ -8,7 +8,7 @@ use super::*;
 use crate::orchestrator::dispatch::Dispatch;
 use crate::orchestrator::gates::items;
 use crate::store::{Heard, HistoryEntry};
-use crate::wire::{Gates, Input, ItemId, Message, Otherwise, Question, Root, Said, Usage};
+use crate::wire::{Gates, Input, ItemId, Message, Otherwise, Question, Root, Said, Task, Usage};
 
 fn asks(to: &str) -> Outcome {
     Outcome::Question(Question { to: to.to_owned().into(), text: "Which database?".into() })
@@ -202,6 +202,26 @@ fn asking_uses_up_no_rework() {
         facts.absorb(reply(Role::Qa, &id(2), attempt, verdict));
         assert_eq!(wanted(&next(&facts, &rules())), [format!("coder t1.{}", attempt + 1)]);
     }
+}
+
+/// What an attempt of this task would be shown.
+fn shown(facts: &Facts, task: &TaskId, attempt: u32) -> Task {
+    let attempts = attempts(facts, facts.plan.as_ref().unwrap(), &rules()).unwrap();
+    let (root, run) = (Root::default(), RunId::from_key("t", "next"));
+    let dispatch = Dispatch { root: &root, run: &run, facts, attempts: &attempts, tasks_max: None, depth_max: None };
+    let role = facts.plan.as_ref().unwrap().task(task).unwrap().role;
+    dispatch.task(&Job { task: task.clone(), role, attempt, delay: Duration::ZERO }, Duration::ZERO)
+}
+
+#[test]
+fn whoever_asks_after_a_failure_still_hears_of_it() {
+    let failure = Failure::again(FailureKind::ModelOutput, "the JSON was cut");
+    let replies = [("t1", 1, Outcome::Failed { failure }), ("t1", 2, asks("researcher"))];
+    let mut facts = after(plan(&[(Role::Documenter, &[])]), &replies);
+    facts.absorb(reply(Role::Researcher, &"t1q2".parse().unwrap(), 1, done(None)));
+    let task = shown(&facts, &id(1), 3);
+    assert_eq!(task.evidence.iter().map(|item| item.attempt).collect::<Vec<_>>(), [1], "{task:?}");
+    assert!(task.context.iter().any(|item| item.task.as_str() == "t1q2"), "{task:?}");
 }
 
 /// Worlds in which attempts ask.
