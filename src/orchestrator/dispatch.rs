@@ -11,7 +11,8 @@ use super::facts::Facts;
 use super::gates;
 use super::loops::normal;
 use super::next::{Attempts, Job, checks_of, targets};
-use super::questions::{self, Told};
+use super::questions;
+use super::told as answers;
 use crate::wire::{
     Artifact, Asked, Content, ContentHash, ContextItem, FilePath, Finding, Message, MessageType, Metadata, Note, Party,
     Plan, PlanTask, Question, Reply, Report, Role, Root, RunId, StateView, Task, TaskId, WIRE_VERSION, json_bytes,
@@ -26,8 +27,6 @@ const FINDINGS_MAX: usize = 100;
 const FINDING_BYTES_MAX: usize = 300;
 /// Room for the mark where a text was cut, in bytes.
 const CUT_MARK_BYTES: usize = 64;
-/// Bytes of one question and its answer, in the task that asked.
-const ANSWER_BYTES_MAX: usize = 32 * 1024;
 /// Description of the planner's task.
 const PLAN_TASK: &str = "Make a plan for the goal.";
 /// Description of the synthesizer's task.
@@ -54,12 +53,14 @@ impl Dispatch<'_> {
         let (notes, rejection) = (self.notes(job), self.rejection(job));
         let said = notes.iter().map(|note| json_bytes(&note.text) + json_bytes(&note.by));
         room = room.saturating_sub(said.sum::<usize>() + rejection.as_ref().map_or(0, |(_, why)| json_bytes(why)));
+        let told = questions::told(self.facts, &job.task, job.attempt);
+        let kept = answers::kept(&told, room);
+        room -= kept;
         let evidence = self.evidence(job).into_iter().map(|reply| self.item(reply, &mut room));
         let rejection = rejection.map(|(attempt, why)| self.rejected(job, attempt, why));
         let evidence = rejection.into_iter().chain(self.unmade(job)).chain(evidence).collect();
-        let told = questions::told(self.facts, &job.task, job.attempt);
-        let told = told.into_iter().map(|told| answer(told, &mut room)).collect::<Vec<_>>();
-        let context = self.context(job).into_iter().map(|reply| self.item(reply, &mut room)).chain(told).collect();
+        let mut context: Vec<_> = self.context(job).into_iter().map(|reply| self.item(reply, &mut room)).collect();
+        context.extend(answers::shown(told, room + kept));
         Task {
             v: WIRE_VERSION,
             run: self.run.clone(),
@@ -276,14 +277,6 @@ impl Dispatch<'_> {
         }
         notes
     }
-}
-
-/// A question and its answer, as a task shows them.
-fn answer(told: Told, room: &mut usize) -> ContextItem {
-    let Told { question, role, attempt, text } = told;
-    let text = limits::cut(&text, (*room).min(ANSWER_BYTES_MAX));
-    *room = room.saturating_sub(json_bytes(&text));
-    ContextItem { task: question, role, attempt, content: Content::inline(text) }
 }
 
 /// The files that an attempt of a task gets: attached ones, then those of the tasks before, then those of the attempts before; a

@@ -39,6 +39,7 @@ mod synthesis;
 mod takeover;
 mod tenancy;
 mod tenants;
+mod told;
 mod view;
 
 use std::collections::HashMap;

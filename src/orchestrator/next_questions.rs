@@ -8,7 +8,9 @@ use super::*;
 use crate::orchestrator::dispatch::Dispatch;
 use crate::orchestrator::gates::items;
 use crate::store::{Heard, HistoryEntry};
-use crate::wire::{Gates, Input, ItemId, Message, Otherwise, Question, Root, Said, Task, Usage};
+use crate::wire::{
+    Content, ContextItem, Gates, Input, ItemId, Message, Otherwise, Question, Root, Said, Task, Usage, json_bytes,
+};
 
 fn asks(to: &str) -> Outcome {
     Outcome::Question(Question { to: to.to_owned().into(), text: "Which database?".into() })
@@ -222,6 +224,37 @@ fn whoever_asks_after_a_failure_still_hears_of_it() {
     let task = shown(&facts, &id(1), 3);
     assert_eq!(task.evidence.iter().map(|item| item.attempt).collect::<Vec<_>>(), [1], "{task:?}");
     assert!(task.context.iter().any(|item| item.task.as_str() == "t1q2"), "{task:?}");
+}
+
+#[test]
+fn the_newest_answer_has_room_first() {
+    let big = |name: &str, bytes| {
+        let content = format!("{name} {}", "x".repeat(bytes));
+        Outcome::Completed { content, artifacts: Vec::new(), report: None }
+    };
+    let plan = plan(&[(Role::Documenter, &[]), (Role::Documenter, &[1])]);
+    // The goal, and a result before, leave less than all answers need.
+    let mut facts = after(plan, &[("t1", 1, big("result", 120_000))]);
+    facts.goal.text = "g".repeat(60_000);
+    let last = 5;
+    for attempt in 1..=last {
+        facts.absorb(reply(Role::Documenter, &id(2), attempt, asks("researcher")));
+        let question = TaskId::question(&id(2), attempt).unwrap();
+        facts.absorb(reply(Role::Researcher, &question, 1, big(&format!("answer {attempt}"), 40_000)));
+    }
+    let context = shown(&facts, &id(2), last + 1).context;
+    let (result, answers) = context.split_first().unwrap();
+    let bytes: Vec<usize> = answers.iter().map(|item| json_bytes(text_of(item))).collect();
+    assert!(text_of(result).starts_with("result") && answers.len() == 5);
+    assert!(bytes[0] < 1_000 && bytes[4] > 32_000 && bytes.is_sorted(), "{bytes:?}");
+    assert!(text_of(&answers[4]).contains("answer 5"));
+}
+
+fn text_of(item: &ContextItem) -> &str {
+    match &item.content {
+        Content::Inline { text } => text,
+        other => panic!("an answer travels inside: {other:?}"),
+    }
 }
 
 /// Worlds in which attempts ask.
