@@ -250,6 +250,42 @@ fn the_newest_answer_has_room_first() {
     assert!(text_of(&answers[4]).contains("answer 5"));
 }
 
+#[test]
+fn a_retry_knows_what_was_answered_before_it() {
+    let mut facts = after(documents(), &[("t1", 1, asks("user")), ("t2", 1, done(None))]);
+    facts.goal.gates = Gates { ask: true, ..Gates::default() };
+    let request = |facts: &mut Facts, attempt| {
+        let task = shown(facts, &id(1), attempt);
+        let attempts = Attempts::new();
+        let (root, run) = (Root::default(), RunId::from_key("t", "next"));
+        let attempts = &attempts;
+        let message =
+            Dispatch { root: &root, run: &run, facts, attempts, tasks_max: None, depth_max: None }.message(&task);
+        facts.requests.push(HistoryEntry { message, revision: 1, at: 0 });
+    };
+    request(&mut facts, 1);
+    let says = Said::Answer { text: "sqlite".into() };
+    facts.inputs.push(Heard { input: Input::new(ItemId::of(&id(1), 1), "ann", says), revision: 1, at: 0 });
+    for (attempt, says) in [(2, "no such tool"), (3, "nobody knows")] {
+        request(&mut facts, attempt);
+        facts.absorb(reply(Role::Documenter, &id(1), attempt, asks("researcher")));
+        let failure = Failure::never(FailureKind::ModelOutput, says);
+        let question = TaskId::question(&id(1), attempt).unwrap();
+        facts.absorb(reply(Role::Researcher, &question, 1, Outcome::Failed { failure }));
+    }
+    let told = |facts: &Facts| -> Vec<String> {
+        let told = crate::orchestrator::questions::told(facts, &id(1), 4);
+        told.into_iter().map(|told| told.text).collect()
+    };
+    assert_eq!(told(&facts).len(), 3);
+    facts.restart.first.insert(id(1), 4);
+    let kept = told(&facts);
+    assert!(kept.len() == 1 && kept[0].ends_with("Answer of ann: sqlite"), "{kept:?}");
+    // Another task of the same name.
+    facts.plan.as_mut().unwrap().tasks[0].description = "something else".into();
+    assert!(told(&facts).is_empty());
+}
+
 fn text_of(item: &ContextItem) -> &str {
     match &item.content {
         Content::Inline { text } => text,

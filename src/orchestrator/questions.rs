@@ -326,10 +326,18 @@ pub(super) struct Told {
     pub(super) text: String,
 }
 
-/// What a task asked before an attempt, and was told, the oldest first.
+/// What a task asked before an attempt, and was told, the oldest first: all of this generation, and what was answered before
+/// it, unless the task has other words since.
 pub(super) fn told(facts: &Facts, task: &TaskId, attempt: u32) -> Vec<Told> {
-    let before = facts.questions(task).filter(|(asked, _)| *asked < attempt);
-    let answered = before.filter_map(|(asked, question)| {
+    let first = facts.first(task);
+    let planned = facts.plan.as_ref().and_then(|plan| plan.task(task));
+    let is_same = |asked: u32| {
+        let words = facts.request_of(task, asked).map(|entry| &entry.message.content);
+        planned.is_none_or(|planned| words.is_some_and(|words| *words == planned.description))
+    };
+    let before = facts.results.range((task.clone(), 0)..(task.clone(), attempt));
+    let asked = before.filter_map(|((_, asked), reply)| Some((*asked, reply.question()?)));
+    let answered = asked.filter_map(|(asked, question)| {
         let id = TaskId::question(task, asked)?;
         let newest = facts.newest(&id);
         let last = facts.results.range((id.clone(), 0)..=(id.clone(), newest)).next_back().map(|(_, reply)| reply);
@@ -337,10 +345,19 @@ pub(super) fn told(facts: &Facts, task: &TaskId, attempt: u32) -> Vec<Told> {
             (Some(reply), _) => (reply.role, reply.attempt, outcome_in_words(reply)),
             (None, heard) => (Role::Orchestrator, 1, in_words(heard?)),
         };
+        if asked < first && !(is_same(asked) && is_answer(facts, task, asked, last)) {
+            return None;
+        }
         let text = format!("You asked {}: {}\n{answer}", question.to, question.text);
         Some(Told { question: id, role, attempt, text })
     });
     answered.collect()
+}
+
+/// True when somebody answered, and not only that there will be no answer.
+fn is_answer(facts: &Facts, task: &TaskId, asked: u32, last: Option<&Reply>) -> bool {
+    let said = || gates::answered(facts, task, asked).is_some_and(|heard| heard.input.says != Said::Lapse);
+    last.map_or_else(said, |reply| matches!(reply.outcome, Outcome::Completed { .. }))
 }
 
 fn outcome_in_words(reply: &Reply) -> String {
