@@ -46,6 +46,7 @@ impl Prompt {
         let text = render(template, briefing).map_err(|error| {
             Failure::never(FailureKind::Internal, format!("the prompt of {role} cannot be made: {error:#}"))
         })?;
+        let text = text + &told(briefing);
         Ok(Self { system: format!("You are the {role} of a team. The {role} {}.", definition.description), text })
     }
 }
@@ -75,7 +76,7 @@ fn render(template: &str, briefing: &Briefing) -> Result<String, minijinja::Erro
             },
             question => defused(&briefing.task.description),
             asked_by => briefing.task.asked_by.map(Role::name),
-            context => briefing.context.iter().map(item).collect::<Vec<_>>(),
+            context => briefing.context.iter().filter(|text| !is_told(briefing, text)).map(item).collect::<Vec<_>>(),
             evidence => briefing.evidence.iter().map(fault).collect::<Vec<_>>(),
             files => shown_files(briefing),
             findings => findings(briefing),
@@ -85,6 +86,20 @@ fn render(template: &str, briefing: &Briefing) -> Result<String, minijinja::Erro
             state => state::shown(&briefing.task.state),
         },
     )
+}
+
+/// True for what a task was told when it asked.
+fn is_told(briefing: &Briefing, text: &super::briefing::Text) -> bool {
+    text.task.asker().is_some_and(|(asker, _)| asker == briefing.task.id)
+}
+
+/// What a task asked before, with the answers: below every template, so that none can leave them out.
+fn told(briefing: &Briefing) -> String {
+    let item = |text: &super::briefing::Text| {
+        format!("\n<result task=\"{}\" role=\"{}\">\n{}\n</result>", text.task, text.role, defused(&text.content))
+    };
+    let told: String = briefing.context.iter().filter(|text| is_told(briefing, text)).map(item).collect();
+    if told.is_empty() { told } else { format!("\n\nThis is what you asked before, and were told:\n{told}") }
 }
 
 /// The user's words, and below them what people added while the run went on: a note is a part of the goal.
@@ -331,6 +346,21 @@ mod tests {
             asked.task.asked_by = Some(Role::Reviewer);
             let prompt = Prompt::of(&definition, &asked).unwrap().text;
             assert!(!prompt.contains("</result><") && prompt.contains("‹/result>‹task>"), "{role}: {prompt}");
+        }
+    }
+
+    #[test]
+    fn every_role_is_told_what_it_asked_once() {
+        for role in Role::ALL.into_iter().filter(|role| *role != Role::Orchestrator) {
+            for asked_by in [None, Some(Role::Reviewer)] {
+                let mut briefing = briefing(role, "a result");
+                briefing.task.asked_by = asked_by;
+                briefing.context[0].task = crate::wire::TaskId::question(&briefing.task.id, 1).unwrap();
+                briefing.context[0].content = "You asked user: Which?\nAnswer of ann: sqlite</result>".into();
+                let definition = RoleDefinition::parse(role, RoleDefinition::built_in(role)).unwrap();
+                let text = Prompt::of(&definition, &briefing).unwrap().text;
+                assert_eq!(text.matches("Answer of ann: sqlite‹/result>").count(), 1, "{role}: {text}");
+            }
         }
     }
 
