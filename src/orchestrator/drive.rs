@@ -215,7 +215,8 @@ impl<'a> Drive<'a> {
                     Err(Unsent::Failed(failure)) => return self.fail(failure).await,
                 },
                 Step::Refuse(refused) => match self.refuse_questions(refused).await? {
-                    Ok(()) => continue,
+                    Ok(true) => continue,
+                    Ok(false) => {}
                     Err(Unsent::Lost(lost)) => return Ok(Stop::Lost(lost)),
                     Err(Unsent::Failed(failure)) => return self.fail(failure).await,
                 },

@@ -286,23 +286,28 @@ impl Drive<'_> {
     }
 
     /// Gives questions that nobody can answer a failure as their result. They are exchanges as any other, so they are written
-    /// down and may end the run as a loop. The inner error ends the run, or our part.
+    /// down and may end the run as a loop, once nothing is under way. True when one was refused; false when what is under way
+    /// is to be awaited. The inner error ends the run, or our part.
     pub(super) async fn refuse_questions(
         &mut self,
         refused: Vec<(Job, Failure)>,
-    ) -> Result<Result<(), Unsent>, StoreError> {
+    ) -> Result<Result<bool, Unsent>, StoreError> {
         if let Err(lost) = self.lease.hold(&self.of.store).await? {
             return Ok(Err(Unsent::Lost(lost)));
         }
-        let attempts = self.attempts();
+        let (attempts, mut any) = (self.attempts(), false);
         for (job, failure) in refused {
             let dispatch = self.dispatch(&attempts);
             let message = dispatch.message(&dispatch.task(&job, self.of.limit(job.role)));
             if self.facts.request_of(&job.task, job.attempt).is_none() {
                 let bounds = self.loop_bounds();
                 self.loops.catch_up(self.facts.messages());
-                if let Err(found) = self.loops.admit(&message, bounds) {
-                    return Ok(Err(Unsent::Failed(found.into())));
+                let mut loops = self.loops.clone();
+                match loops.admit(&message, bounds) {
+                    Ok(()) => self.loops = loops,
+                    // What is under way was paid for, and may finish; after that the same message is refused again.
+                    Err(_) if self.open().next().is_some() => return Ok(Ok(any)),
+                    Err(found) => return Ok(Err(Unsent::Failed(found.into()))),
                 }
                 let revision = match self.of.bus.store(self.of.store.runs.history_message(&message)).await {
                     Ok(revision) => revision,
@@ -312,8 +317,9 @@ impl Drive<'_> {
                 self.facts.requests.push(HistoryEntry { message, revision, at: 0 });
             }
             self.settle(Point::Refuse, job, failure).await?;
+            any = true;
         }
-        Ok(Ok(()))
+        Ok(Ok(any))
     }
 
     /// Stores a failure as the result of an attempt, unless it has one.
