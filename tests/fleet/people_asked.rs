@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::harness::{TestServer, Worker, ended, oarlock};
 use crate::interrupt::{can_type, typed};
 use crate::people::{over, parked, says, status};
+use crate::questions::asking_planner;
 use crate::story::{Ear, SLOW_CAST, cast, findings, json_rule, plan_rule, script, text_rule};
 use crate::tool::tool;
 use crate::watch::Session;
@@ -119,6 +120,21 @@ async fn a_question_is_taken_back_when_somebody_else_answers() {
     session.shows(&["It is made.", "model calls"]).await;
     session.ends(0).await;
     assert_eq!(over(&server, &run).await, RunStatus::Completed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_of_an_agent_is_answered_where_it_is_asked() {
+    if !can_type() {
+        return;
+    }
+    let server = TestServer::start().await;
+    let rules = [&asking_planner()[..], &[text_rule(Role::Synthesizer, 50, "It is Ghent.")]].concat();
+    let roles = [Role::Planner, Role::Researcher, Role::Synthesizer, Role::Orchestrator];
+    let _fleet = cast(&server, &script(&rules), &roles).await;
+    let steps = ["For which city?", "", "your answer?", "Ghent, please\\r", "is answered", ""];
+    let seen = typed(&server, &steps, &["--ask"], &[("USER", "ann")]).await;
+    assert!(seen.code == Some(0) && seen.out.contains("It is Ghent."), "{seen:?}");
+    assert!(!seen.out.contains(QUESTION) && !seen.out.contains("never seen"), "{seen:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

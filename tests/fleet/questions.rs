@@ -121,7 +121,7 @@ async fn a_task_is_asked_when_it_is_done() {
 }
 
 /// A planner that asks the user, as the built-in one may, and plans with the answer.
-fn asking_planner() -> [Value; 3] {
+pub fn asking_planner() -> [Value; 3] {
     let mut plan = plan_rule(&[(Role::Researcher, &[])]);
     let tasks = plan["response"]["json"].take();
     [
