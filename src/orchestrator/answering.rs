@@ -6,18 +6,16 @@ use serde_json::{Value, json};
 use super::Orchestrator;
 use super::answers::{conflict, is_over, known, not_first, others_said, unread};
 use super::claim::rouse;
-use super::control::{Asked, Refused};
 use super::facts::Facts;
 use super::gates::{self, Item};
 use super::questions::Questions;
+use super::request::{ControlRequest, Refused};
 use super::room::has_room;
 use crate::store::Heard;
-use crate::wire::{
-    Asked as Addressee, Event, EventKind, Input, ItemId, ItemKind, Otherwise, Reply, Said, TaskId, limits,
-};
+use crate::wire::{Asked, Event, EventKind, Input, ItemId, ItemKind, Otherwise, Reply, Said, TaskId, limits};
 
 /// Answers one question.
-pub(super) async fn answer(of: &Orchestrator, asked: &Asked) -> Result<Value, Refused> {
+pub(super) async fn answer(of: &Orchestrator, asked: &ControlRequest) -> Result<Value, Refused> {
     let run = &asked.run;
     let says = Said::Answer { text: words(asked)? };
     let (mut facts, over) = known(of, run).await?;
@@ -49,7 +47,7 @@ pub(super) async fn answer(of: &Orchestrator, asked: &Asked) -> Result<Value, Re
     stands(of, &facts, asked, &item, &input).await
 }
 
-fn words(asked: &Asked) -> Result<String, Refused> {
+fn words(asked: &ControlRequest) -> Result<String, Refused> {
     let text = asked.text.as_deref().map(str::trim).filter(|text| !text.is_empty());
     let text = text.ok_or_else(|| Refused::Because(400, "the answer is empty; say <run> and then the words".into()))?;
     let (bytes, bytes_max) = (text.len(), limits::ANSWER_BYTES_MAX);
@@ -70,9 +68,9 @@ fn others(open: &[Item]) -> String {
 }
 
 /// The question that is meant: the one that is named, or the only one that waits.
-fn chosen(facts: &Facts, open: &[Item], asked: &Asked, says: &Said) -> Result<Item, Refused> {
+fn chosen(facts: &Facts, open: &[Item], asked: &ControlRequest, says: &Said) -> Result<Item, Refused> {
     let run = &asked.run;
-    let is_question = |reply: &&Reply| reply.question().is_some_and(|question| question.to == Addressee::User);
+    let is_question = |reply: &&Reply| reply.question().is_some_and(|question| question.to == Asked::User);
     let of_item = |id: &ItemId| facts.results.values().find(|reply| ItemId::of(&reply.task, reply.attempt) == *id);
     let named = asked.item.clone().or_else(|| asked.task.as_ref()?.as_str().parse().ok());
     match (named, open) {
@@ -107,7 +105,13 @@ fn chosen(facts: &Facts, open: &[Item], asked: &Asked, says: &Said) -> Result<It
 }
 
 /// What stands after somebody has spoken.
-async fn stands(of: &Orchestrator, facts: &Facts, asked: &Asked, item: &Item, input: &Input) -> Result<Value, Refused> {
+async fn stands(
+    of: &Orchestrator,
+    facts: &Facts,
+    asked: &ControlRequest,
+    item: &Item,
+    input: &Input,
+) -> Result<Value, Refused> {
     let run = &asked.run;
     let mine = gates::said(facts, &item.id).into_iter().find(|heard| heard.input.voter() == input.voter());
     if let Some(mine) = mine {

@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 
 use super::Orchestrator;
 use super::claim::rouse;
-use super::control::{Asked, Refused};
 use super::facts::Facts;
 use super::gates::{self, Decision, Item};
 use super::next::{Attempts, attempts};
 use super::planning::completed;
+use super::request::{ControlRequest, Refused};
 use super::room::has_room;
 use crate::store::{Heard, Recorded};
 use crate::wire::subject::TaskSubject;
@@ -62,7 +62,7 @@ fn open(of: &Orchestrator, facts: &Facts) -> Vec<Item> {
 }
 
 /// Approves, rejects or edits one item.
-pub(super) async fn decide(of: &Orchestrator, asked: &Asked, verb: &str) -> Result<Value, Refused> {
+pub(super) async fn decide(of: &Orchestrator, asked: &ControlRequest, verb: &str) -> Result<Value, Refused> {
     let run = &asked.run;
     let (mut facts, over) = known(of, run).await?;
     let says = match verb {
@@ -172,7 +172,7 @@ fn others(of: &Orchestrator, facts: &Facts) -> String {
 }
 
 /// The plan of an edit, held against the rules of every plan and the run's budget.
-fn edited(asked: &Asked, budget: &Budget) -> Result<Plan, Refused> {
+fn edited(asked: &ControlRequest, budget: &Budget) -> Result<Plan, Refused> {
     let bad = |why: String| Refused::Because(400, why);
     let plan = asked.plan.as_ref().ok_or_else(|| bad("an edit needs a plan: {\"run\": …, \"plan\": …}".into()))?;
     let sound = plan.recheck().map_err(|faults| bad(format!("the plan is no plan: {}", faults.join("; "))))?;
@@ -205,7 +205,7 @@ pub(super) fn unread(by: &str, id: &ItemId) -> String {
 }
 
 /// The item that is meant: the one that is named, or the only one that waits.
-fn chosen(of: &Orchestrator, facts: &Facts, asked: &Asked, says: &Said) -> Result<Item, Refused> {
+fn chosen(of: &Orchestrator, facts: &Facts, asked: &ControlRequest, says: &Said) -> Result<Item, Refused> {
     let mut open = open(of, facts);
     let named = asked.item.clone().or_else(|| asked.task.as_ref()?.as_str().parse().ok());
     let known = facts.results.iter().map(|((task, attempt), reply)| Item {
@@ -248,7 +248,7 @@ fn chosen(of: &Orchestrator, facts: &Facts, asked: &Asked, says: &Said) -> Resul
 }
 
 /// Adds something to the goal, for every task that is dispatched from now on.
-pub(super) async fn note(of: &Orchestrator, asked: &Asked) -> Result<Value, Refused> {
+pub(super) async fn note(of: &Orchestrator, asked: &ControlRequest) -> Result<Value, Refused> {
     let run = &asked.run;
     let text = asked.text.as_deref().map(str::trim).filter(|text| !text.is_empty());
     let text = text.ok_or_else(|| Refused::Because(400, "the note is empty; say <run> and then the words".into()))?;
@@ -278,7 +278,7 @@ pub(super) async fn note(of: &Orchestrator, asked: &Asked) -> Result<Value, Refu
 }
 
 /// Pauses a run, or lets it go on; it is the same when it is so already.
-pub(super) async fn hold(of: &Orchestrator, asked: &Asked, says: &Said) -> Result<Value, Refused> {
+pub(super) async fn hold(of: &Orchestrator, asked: &ControlRequest, says: &Said) -> Result<Value, Refused> {
     let run = &asked.run;
     let status = if *says == Said::Pause { "paused" } else { "resumed" };
     let mut facts = alive(of, run).await?;

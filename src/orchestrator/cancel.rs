@@ -4,9 +4,9 @@
 use serde_json::{Value, json};
 
 use super::claim::{rouse, wake};
-use super::control::{Asked, Refused};
 use super::facts::Facts;
 use super::next::attempts;
+use super::request::{ControlRequest, Refused};
 use super::{Orchestrator, finish};
 use crate::bus::Point;
 use crate::store::Stored;
@@ -16,8 +16,8 @@ use crate::wire::{Outcome, Party, Reply, Role, RunId, RunRecord, RunStatus, Task
 const REASON: &str = "somebody canceled it";
 
 /// Cancels a run, or one task of it.
-pub(super) async fn cancel(of: &Orchestrator, asked: Asked) -> Result<Value, Refused> {
-    let Asked { run, task, reason, generation, .. } = asked;
+pub(super) async fn cancel(of: &Orchestrator, asked: ControlRequest) -> Result<Value, Refused> {
+    let ControlRequest { run, task, reason, generation, .. } = asked;
     let recorded = of.store.runs.record(&run).await?.ok_or_else(|| Refused::unknown(&run))?;
     if recorded.record.status == RunStatus::Expired {
         return Err(Refused::unknown(&run));

@@ -5,7 +5,7 @@ use futures::{StreamExt, stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::control::Refused;
+use super::request::Refused;
 use super::{Orchestrator, view};
 use crate::store::{Recorded, StoreError};
 use crate::wire::{ItemView, RunId, limits, run_and_task};

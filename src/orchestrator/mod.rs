@@ -29,6 +29,7 @@ mod park;
 mod planning;
 mod proposals;
 mod questions;
+mod request;
 mod restart;
 mod retell;
 mod retry;

@@ -4,8 +4,8 @@
 use serde_json::{Value, json};
 
 use super::claim::wake;
-use super::control::{Asked, Refused};
 use super::facts::Facts;
+use super::request::{ControlRequest, Refused};
 use super::restart::{edited, restart};
 use super::{Orchestrator, finish};
 use crate::bus::{BusError, Outgoing, Point};
@@ -18,8 +18,8 @@ const RETRY_TRIES_MAX: u32 = 8;
 /// Attempts above the one that was given up that are looked at for a free one.
 const REQUEUE_ATTEMPTS_MAX: u32 = 16;
 
-/// Begins a new generation. Asked again before an orchestrator has it, it is the same one.
-pub(super) async fn retry(of: &Orchestrator, asked: &Asked) -> Result<Value, Refused> {
+/// Begins a new generation. ControlRequest again before an orchestrator has it, it is the same one.
+pub(super) async fn retry(of: &Orchestrator, asked: &ControlRequest) -> Result<Value, Refused> {
     for _ in 0..RETRY_TRIES_MAX {
         let recorded = of.store.runs.record(&asked.run).await?.ok_or_else(|| Refused::unknown(&asked.run))?;
         let generation = match recorded.record.status {
@@ -53,7 +53,7 @@ pub(super) async fn retry(of: &Orchestrator, asked: &Asked) -> Result<Value, Ref
 }
 
 /// Writes the record of the new generation; `None` when somebody else wrote it meanwhile.
-async fn begin(of: &Orchestrator, asked: &Asked, recorded: Recorded) -> Result<Option<u32>, Refused> {
+async fn begin(of: &Orchestrator, asked: &ControlRequest, recorded: Recorded) -> Result<Option<u32>, Refused> {
     let Recorded { record, revision } = recorded;
     let facts = Facts::load(&of.store, &asked.run, &record).await?.ok_or_else(|| Refused::unknown(&asked.run))?;
     let refused = |why: String| Refused::Because(400, why);
@@ -106,12 +106,12 @@ async fn keep_edited(of: &Orchestrator, run: &RunId, first: u32, plan: &Plan) ->
 
 /// Gives a dead letter's task another chance: its run a new generation, or, when it belongs to no run that is kept, the
 /// task itself a new attempt. The letter is dropped.
-pub(super) async fn requeue(of: &Orchestrator, asked: &Asked) -> Result<Value, Refused> {
+pub(super) async fn requeue(of: &Orchestrator, asked: &ControlRequest) -> Result<Value, Refused> {
     let letter = letter(of, asked).await?;
     let done = match of.store.runs.record(&letter.run).await? {
         Some(_) => {
             let from = Some(letter.task.clone()).filter(|task| *task != TaskId::run());
-            let again = Asked { from, ..Asked::about(letter.run.clone()) };
+            let again = ControlRequest { from, ..ControlRequest::about(letter.run.clone()) };
             retry(of, &again).await?
         }
         None => again(of, &letter).await?,
@@ -143,14 +143,14 @@ async fn again(of: &Orchestrator, letter: &DeadLetter) -> Result<Value, Refused>
 }
 
 /// Drops a dead letter.
-pub(super) async fn drop_letter(of: &Orchestrator, asked: &Asked) -> Result<Value, Refused> {
+pub(super) async fn drop_letter(of: &Orchestrator, asked: &ControlRequest) -> Result<Value, Refused> {
     let letter = letter(of, asked).await?;
     of.store.janitor.drop_letter(&of.bus.root.dead(letter.role, &letter.run, &letter.task)).await?;
     Ok(json!({ "run": letter.run, "task": letter.task }))
 }
 
 /// The dead letter of `<run>/<task>`; the task may be left out when the run has one only.
-async fn letter(of: &Orchestrator, asked: &Asked) -> Result<DeadLetter, Refused> {
+async fn letter(of: &Orchestrator, asked: &ControlRequest) -> Result<DeadLetter, Refused> {
     let letters = of.store.dead.list(Some(&asked.run)).await?.into_iter().map(|(letter, _)| letter);
     let mut fitting: Vec<DeadLetter> =
         letters.filter(|letter| asked.task.as_ref().is_none_or(|task| letter.task == *task)).collect();

@@ -2,9 +2,9 @@
 //! under both; and a decision that says little has room even when reasons and edits have filled theirs. What is said again takes
 //! no room: whoever looks here has seen that it is new.
 
-use super::control::Refused;
 use super::facts::Facts;
 use super::gates;
+use super::request::Refused;
 use crate::store::Heard;
 use crate::wire::{Input, ItemId, RunId, Said, limits};
 
