@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::subject::attempt;
 use super::{Allowance, ContentHash, Role, RunId, StateView, TaskId, UnknownRole, WIRE_VERSION};
 
 /// What one party said to another. Requests are kept in the history bucket; their replies are in the result stream
@@ -50,6 +51,7 @@ pub struct Metadata {
     /// The task.
     pub task: TaskId,
     /// The attempt, from 1.
+    #[serde(deserialize_with = "attempt")]
     pub attempt: u32,
     /// Hash of everything that the task gives its worker, deadline, budget and the numbers in evidence left out: equal hashes
     /// are equal work.

@@ -249,6 +249,15 @@ fn plain_number(text: &str) -> Option<u32> {
     text.parse().ok().filter(|number: &u32| number.to_string() == text)
 }
 
+/// Reads an attempt that can stand in a subject.
+pub(super) fn attempt<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let attempt = serde::Deserialize::deserialize(deserializer)?;
+    match attempt > limits::ATTEMPT_MAX {
+        true => Err(serde::de::Error::custom(format!("attempt {attempt} is above {}", limits::ATTEMPT_MAX))),
+        false => Ok(attempt),
+    }
+}
+
 /// Doors and services.
 impl Root {
     /// A goal comes in, the answer goes out.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::subject::TaskSubject;
+use super::subject::{TaskSubject, attempt};
 use super::{
     Allowance, ContentHash, Failure, FilePath, Finding, Note, Outcome, Report, Role, RunId, StateChange, StateView,
     TaskId, Usage, WIRE_VERSION, limits,
@@ -17,7 +17,8 @@ pub struct Task {
     pub run: RunId,
     /// Its id in the run.
     pub id: TaskId,
-    /// The orchestrator's count of tries, from 1; a redelivery is the same attempt.
+    /// The orchestrator's count of tries, from 1 to [`limits::ATTEMPT_MAX`]; a redelivery is the same attempt.
+    #[serde(deserialize_with = "attempt")]
     pub attempt: u32,
     /// Who does it.
     pub role: Role,
@@ -64,6 +65,7 @@ pub struct ContextItem {
     /// Its role.
     pub role: Role,
     /// The attempt that this is the reply of.
+    #[serde(deserialize_with = "attempt")]
     pub attempt: u32,
     /// The reply's text.
     pub content: Content,
@@ -120,6 +122,7 @@ pub struct Reply {
     /// The task.
     pub task: TaskId,
     /// The attempt.
+    #[serde(deserialize_with = "attempt")]
     pub attempt: u32,
     /// The role that answers.
     pub role: Role,
