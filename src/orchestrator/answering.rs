@@ -72,7 +72,7 @@ fn chosen(facts: &Facts, open: &[Item], asked: &ControlRequest, says: &Said) -> 
     let run = &asked.run;
     let is_question = |reply: &&Reply| reply.question().is_some_and(|question| question.to == Asked::User);
     let of_item = |id: &ItemId| facts.results.values().find(|reply| ItemId::of(&reply.task, reply.attempt) == *id);
-    let named = asked.item.clone().or_else(|| asked.task.as_ref()?.as_str().parse().ok());
+    let named = asked.item();
     match (named, open) {
         (Some(named), _) => match of_item(&named) {
             Some(reply) if is_question(&reply) => Ok(Item::of(reply, ItemKind::Question)),

@@ -207,7 +207,7 @@ pub(super) fn unread(by: &str, id: &ItemId) -> String {
 /// The item that is meant: the one that is named, or the only one that waits.
 fn chosen(of: &Orchestrator, facts: &Facts, asked: &ControlRequest, says: &Said) -> Result<Item, Refused> {
     let mut open = open(of, facts);
-    let named = asked.item.clone().or_else(|| asked.task.as_ref()?.as_str().parse().ok());
+    let named = asked.item();
     let known = facts.results.iter().map(|((task, attempt), reply)| Item {
         id: ItemId::of(task, *attempt),
         task: task.clone(),

@@ -77,6 +77,11 @@ impl ControlRequest {
         }
     }
 
+    /// The item that is named, as one or, in plain text, in the place of a task.
+    pub(super) fn item(&self) -> Option<ItemId> {
+        self.item.clone().or_else(|| self.task.as_ref()?.as_str().parse().ok())
+    }
+
     /// Who says it, as far as anybody said so.
     pub(super) fn by(&self) -> &str {
         self.by.as_deref().unwrap_or(NOBODY)
